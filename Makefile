@@ -1,0 +1,36 @@
+# Everything below works on a fresh clone with Python 3.11+ and make: .venv is made on the first call.
+PYTHON ?= python3
+BIN := .venv/bin
+# Small models on few cores: more threads than cores only spin.
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test style quality bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+demo: .venv/installed  ## The main job on the built-in market, in under 3 minutes
+	$(BIN)/forge-hf demo --output-dir runs/demo
+
+test: .venv/installed  ## Lint and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+style: .venv/installed  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: .venv/installed  ## The retrieval quality runs of results/ (hours; resumable)
+	benchmarks/quality.sh
+
+bench: .venv/installed  ## The performance ratios of results/
+	$(BIN)/python benchmarks/retrieval_speed.py
+
+clean:  ## Remove .venv and runs
+	rm -rf .venv runs

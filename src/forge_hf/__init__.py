@@ -1,0 +1,101 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Generative retrieval with semantic IDs, native to the Hugging Face ecosystem.
+
+Importing this package registers its models with `AutoConfig` and `AutoModel`, its tokenizer with `AutoTokenizer` and its
+pipeline with `transformers.pipeline`. Data, evaluation and training are imported when first used.
+"""
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from .errors import ForgeError
+from .generation import (
+    GenerativeRetrievalPipeline,
+    PrefixTable,
+    RetrievalResult,
+    SemanticIdLogitsProcessor,
+    constrained_beam_search,
+    retrieve,
+    semantic_id_beam_search,
+)
+from .models import RQVAEConfig, RQVAEModel
+from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
+from .tokenization import (
+    HistoryEncoder,
+    SemanticIdTokenizer,
+    extend_tokenizer,
+    resize_and_init,
+    semantic_id_token_ids,
+)
+
+
+if TYPE_CHECKING:
+    from .data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
+    from .evaluation import RetrievalEvaluator
+    from .training import (
+        RetrievalTrainer,
+        RetrievalTrainingArguments,
+        RQVAETrainer,
+        RQVAETrainingArguments,
+        add_lora,
+        create_retriever,
+    )
+
+__version__ = version("forge-hf")
+
+_LAZY = {
+    "ItemEmbeddings": "data",
+    "SyntheticMarket": "data",
+    "leave_one_out": "data",
+    "read_sequences": "data",
+    "RetrievalEvaluator": "evaluation",
+    "RQVAETrainer": "training",
+    "RQVAETrainingArguments": "training",
+    "RetrievalTrainer": "training",
+    "RetrievalTrainingArguments": "training",
+    "add_lora": "training",
+    "create_retriever": "training",
+}
+
+__all__ = [
+    "ForgeError",
+    "GenerativeRetrievalPipeline",
+    "HistoryEncoder",
+    "ItemEmbeddings",
+    "PrefixTable",
+    "RQVAEConfig",
+    "RQVAEModel",
+    "RQVAETrainer",
+    "RQVAETrainingArguments",
+    "RetrievalEvaluator",
+    "RetrievalResult",
+    "RetrievalTrainer",
+    "RetrievalTrainingArguments",
+    "SemanticIdCatalog",
+    "SemanticIdLayout",
+    "SemanticIdLogitsProcessor",
+    "SemanticIdTokenizer",
+    "SyntheticMarket",
+    "add_lora",
+    "constrained_beam_search",
+    "create_retriever",
+    "extend_tokenizer",
+    "leave_one_out",
+    "read_sequences",
+    "resize_and_init",
+    "retrieve",
+    "semantic_id_beam_search",
+    "semantic_id_token_ids",
+]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

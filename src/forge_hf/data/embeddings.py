@@ -1,0 +1,263 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Item embeddings on disk, read in batches: item ids beside a memory-mapped table of vectors."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from ..errors import DuplicateItemError, InvalidEmbeddingsError
+
+
+READ_BATCH_SIZE = 65_536
+
+
+class ItemEmbeddings(Dataset):
+    r"""
+    Item ids and their embeddings, as a dataset whose unit of reading is a batch.
+
+    A `DataLoader` calls `__getitems__` once for a batch: the rows are read in order of the file in one go, as a slice
+    where they are neighbours. Use it with `collate_fn=ItemEmbeddings.collate`.
+
+    Args:
+        embeddings (`torch.Tensor`, `np.ndarray` or any table with a `shape`, of shape `(num_items, dim)`):
+            The vectors. A table that is neither a tensor nor an array must accept slices and increasing index arrays.
+        item_ids (`Sequence[str | int]`, *optional*, defaults to `range(num_items)`):
+            The id of each row, kept as given.
+
+    Raises:
+        [`InvalidEmbeddingsError`]: if `embeddings` doesn't have two dimensions or `item_ids` another length.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from forge_hf.data import ItemEmbeddings
+
+    >>> items = ItemEmbeddings(torch.eye(3), item_ids=["a", "b", "c"])
+    >>> len(items), items.dim
+    (3, 3)
+    >>> items.__getitems__([2, 0])["embeddings"]
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    ```
+    """
+
+    def __init__(self, embeddings: Any, item_ids: Sequence[str | int] | None = None):
+        if len(embeddings.shape) != 2:
+            raise InvalidEmbeddingsError(
+                f"`embeddings` must have shape (num_items, dim), but has shape {tuple(embeddings.shape)}."
+            )
+        if item_ids is None:
+            item_ids = range(len(embeddings))
+        if len(item_ids) != len(embeddings):
+            raise InvalidEmbeddingsError(
+                f"`item_ids` must name each of the {len(embeddings)} rows of `embeddings`, but has {len(item_ids)} ids."
+            )
+        self._table = embeddings
+        self.item_ids = item_ids
+
+    @classmethod
+    def from_file(
+        cls, path: str | Path, item_ids: Sequence[str | int] | None = None, key: str = "embeddings"
+    ) -> "ItemEmbeddings":
+        """
+        Opens a file without reading it into memory.
+
+        Args:
+            path (`str` or `Path`):
+                A `.safetensors` or `.npy` file (memory-mapped), or a `.parquet` file, `.arrow` file or folder of
+                `Dataset.save_to_disk` with the columns `item_id` and `embedding`, which `datasets` maps.
+            item_ids (`Sequence[str | int]`, *optional*):
+                The id of each row. Defaults to the `item_id` column, or to `range(num_items)` where there is none.
+            key (`str`, *optional*, defaults to `"embeddings"`):
+                Name of the tensor in a `.safetensors` file.
+
+        Raises:
+            `FileNotFoundError`: if there is no such file.
+            [`InvalidEmbeddingsError`]: if the file is of another kind, damaged, or lacks the tensor or column.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"`path` {str(path)!r} does not exist.")
+        if path.suffix == ".safetensors":
+            return cls(_open_safetensors(path, key), item_ids)
+        if path.suffix == ".npy":
+            try:
+                return cls(np.load(path, mmap_mode="r", allow_pickle=False), item_ids)
+            except (ValueError, EOFError) as error:
+                raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array: {error}") from error
+        from datasets import Dataset as ArrowDataset
+        from datasets import load_from_disk
+
+        if path.is_dir():
+            dataset = load_from_disk(str(path))
+        elif path.suffix == ".arrow":
+            dataset = ArrowDataset.from_file(str(path))
+        elif path.suffix == ".parquet":
+            dataset = ArrowDataset.from_parquet(str(path))
+        else:
+            raise InvalidEmbeddingsError(
+                f"`path` must be a .safetensors, .npy, .parquet or .arrow file or a saved dataset, but is {str(path)!r}."
+            )
+        items = cls.from_dataset(dataset)
+        return items if item_ids is None else cls(items._table, item_ids)
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, id_column: str = "item_id", embedding_column: str = "embedding"
+    ) -> "ItemEmbeddings":
+        """
+        Reads from a `datasets.Dataset`, by slices of its Arrow memory map.
+
+        Args:
+            dataset (`datasets.Dataset`):
+                One row an item.
+            id_column (`str`, *optional*, defaults to `"item_id"`):
+                Column of ids. Where the dataset has none, ids are `range(num_items)`.
+            embedding_column (`str`, *optional*, defaults to `"embedding"`):
+                Column of vectors, lists of equally many numbers.
+
+        Raises:
+            [`InvalidEmbeddingsError`]: if there is no embedding column.
+        """
+        if embedding_column not in dataset.column_names:
+            raise InvalidEmbeddingsError(
+                f"`embedding_column` {embedding_column!r} is not a column; the dataset has {dataset.column_names}."
+            )
+        item_ids = dataset[id_column][:] if id_column in dataset.column_names else None
+        return cls(_ArrowTable(dataset, embedding_column), item_ids)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def dim(self) -> int:
+        return self._table.shape[1]
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"embeddings": self.__getitems__([index])["embeddings"][0]}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """One batch, `{"embeddings": float32 tensor of shape (len(indices), dim)}`, in the order of `indices`."""
+        rows, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if len(rows) == 0:
+            return {"embeddings": torch.empty(0, self.dim)}
+        if rows[0] < 0 or rows[-1] >= len(self):
+            raise IndexError(f"`indices` must be in [0, {len(self)}), but span {rows[0]} to {rows[-1]}.")
+        contiguous = rows[-1] - rows[0] + 1 == len(rows)
+        table = self._read(slice(int(rows[0]), int(rows[-1]) + 1) if contiguous else rows)
+        return {"embeddings": table[torch.from_numpy(inverse)]}
+
+    @staticmethod
+    def collate(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The identity: `__getitems__` already gives a batch."""
+        return batch
+
+    def batches(self, batch_size: int = READ_BATCH_SIZE) -> Iterator[torch.Tensor]:
+        """All embeddings in order, as float32 tensors of shape `(batch_size, dim)`; the last may be shorter."""
+        for start in range(0, len(self), batch_size):
+            yield self._read(slice(start, min(start + batch_size, len(self))))
+
+    def to_tensor(self) -> torch.Tensor:
+        """All embeddings, float32 of shape `(num_items, dim)`."""
+        return self._read(slice(0, len(self)))
+
+    def validate(self, expected_dim: int | None = None) -> "ItemEmbeddings":
+        """
+        Reads everything once and returns itself if there is nothing wrong.
+
+        Args:
+            expected_dim (`int`, *optional*):
+                The width that the embeddings must have.
+
+        Raises:
+            [`InvalidEmbeddingsError`]: if there are no items, the width is another, rows differ in width, or rows have
+                NaN or infinite values (the message gives the rows).
+            [`DuplicateItemError`]: if an item id occurs twice.
+        """
+        if len(self) == 0 or self.dim == 0:
+            raise InvalidEmbeddingsError(f"`embeddings` is empty: its shape is ({len(self)}, {self.dim}).")
+        if expected_dim is not None and self.dim != expected_dim:
+            raise InvalidEmbeddingsError(
+                f"`embeddings` must have width {expected_dim}, but has width {self.dim}. "
+                "Use the embeddings of the same encoder, or set `input_dim` of the model to this width."
+            )
+        self._check_ids()
+        bad, start = [], 0
+        for batch in tqdm(self.batches(), "Checking embeddings", -(-len(self) // READ_BATCH_SIZE), delay=5):
+            bad.extend((start + (~batch.isfinite().all(dim=1)).nonzero()[:, 0]).tolist())
+            start += len(batch)
+        if bad:
+            rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+            raise InvalidEmbeddingsError(
+                f"`embeddings` has NaN or infinite values in {len(bad)} of {len(self)} rows: {rows}. "
+                "Remove these items or embed them again."
+            )
+        return self
+
+    def _check_ids(self) -> None:
+        if isinstance(self.item_ids, range) or len(set(self.item_ids)) == len(self):
+            return
+        seen, twice = set(), []
+        for item_id in self.item_ids:
+            if item_id in seen:
+                twice.append(item_id)
+            seen.add(item_id)
+        raise DuplicateItemError(
+            f"`item_ids` must be unique, but {len(twice)} ids occur again, such as "
+            f"{', '.join(repr(item_id) for item_id in twice[:5])}. Keep one row an item."
+        )
+
+    def _read(self, rows: slice | np.ndarray) -> torch.Tensor:
+        # Always a copy: a batch may be written to, the table may not.
+        if isinstance(self._table, torch.Tensor):
+            rows = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+            return self._table[rows].to("cpu", torch.float32, copy=True)
+        return torch.from_numpy(np.array(self._table[rows], dtype=np.float32))
+
+
+class _ArrowTable:
+    """A list column of a `datasets.Dataset` as a table: slices and index arrays of rows give `(rows, dim)` arrays."""
+
+    def __init__(self, dataset: Any, column: str):
+        self._dataset = dataset.select_columns([column]).with_format("arrow")
+        self._column = column
+        self.shape = (len(dataset), len(dataset[0][column]) if len(dataset) else 0)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        import pyarrow.compute as pc
+
+        column = self._dataset[rows].column(self._column).combine_chunks()
+        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(lengths != self.shape[1])  # a missing vector has length NaN
+        if len(wrong) > 0:
+            first = rows.start + wrong[0] if isinstance(rows, slice) else rows[wrong[0]]
+            raise InvalidEmbeddingsError(
+                f"Column {self._column!r} must hold vectors of one width ({self.shape[1]}, as in the first row), "
+                f"but row {first} has another width or no vector."
+            )
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.shape[1])
+
+
+def _open_safetensors(path: Path, key: str) -> torch.Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            if key not in file.keys():
+                raise InvalidEmbeddingsError(f"`key` {key!r} is not in {str(path)!r}, which has {sorted(file.keys())}.")
+            return file.get_tensor(key)  # a view of the memory map, not a copy
+    except SafetensorError as error:
+        raise InvalidEmbeddingsError(f"{str(path)!r} is damaged or not a safetensors file: {error}") from error

@@ -1,0 +1,55 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Errors of forge_hf. Each one is also a `ValueError`, so that both `except ForgeError` and `except ValueError` work."""
+
+__all__ = [
+    "CorruptCatalogError",
+    "DuplicateItemError",
+    "FingerprintMismatchError",
+    "ForgeError",
+    "InvalidCodesError",
+    "InvalidEmbeddingsError",
+    "InvalidSemanticIdError",
+    "InvalidSequencesError",
+    "UnknownItemError",
+    "UnsatisfiableRequestError",
+]
+
+
+class ForgeError(Exception):
+    """Base class of every error that forge_hf raises by its own name."""
+
+
+class InvalidEmbeddingsError(ForgeError, ValueError):
+    """Item embeddings are empty, not finite, of the wrong width, or too few for what was asked."""
+
+
+class DuplicateItemError(ForgeError, ValueError):
+    """An item id occurs more than once where ids must be unique."""
+
+
+class UnknownItemError(ForgeError, ValueError):
+    """An item id is not in the catalog."""
+
+
+class InvalidSequencesError(ForgeError, ValueError):
+    """A history or a set of interaction sequences is empty, malformed or too short."""
+
+
+class InvalidCodesError(ForgeError, ValueError):
+    """Codes have the wrong shape or type, or lie outside their codebook."""
+
+
+class InvalidSemanticIdError(ForgeError, ValueError):
+    """A text is not a semantic ID of the layout."""
+
+
+class CorruptCatalogError(ForgeError, ValueError):
+    """A saved catalog is truncated, altered, or of an unknown format."""
+
+
+class FingerprintMismatchError(ForgeError, ValueError):
+    """A model and a catalog were not made for each other."""
+
+
+class UnsatisfiableRequestError(ForgeError, ValueError):
+    """A request asks for more items than the catalog can give."""

@@ -1,0 +1,26 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+In: ranked items (or a model that makes them) and what users did next. Out: numbers and pictures.
+Knows metrics, baselines and how to score a model over a whole dataset; doesn't know how models are trained.
+"""
+
+from .metrics import (
+    catalog_coverage_at_k,
+    entropy_at_k,
+    hit_rate_at_k,
+    invalid_rate,
+    mrr_at_k,
+    ndcg_at_k,
+    recall_at_k,
+)
+
+
+__all__ = [
+    "catalog_coverage_at_k",
+    "entropy_at_k",
+    "hit_rate_at_k",
+    "invalid_rate",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "recall_at_k",
+]

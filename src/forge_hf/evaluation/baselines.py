@@ -1,0 +1,208 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a retriever has to beat: random items, popular items, and the nearest neighbours of the last item."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.embeddings import ItemEmbeddings
+from ..errors import DuplicateItemError, InvalidSequencesError, UnknownItemError, UnsatisfiableRequestError
+
+
+__all__ = ["Baseline", "NearestNeighborsBaseline", "PopularityBaseline", "RandomBaseline"]
+
+_BATCH_SIZE = 1024
+
+
+class Baseline(ABC):
+    """
+    A ranking of a fixed set of items that needs no training; [`~Baseline.rank`] is all there is to it.
+
+    Args:
+        item_ids (`Sequence`):
+            Ids of all items that can be recommended, each one once.
+    """
+
+    def __init__(self, item_ids: Sequence):
+        self.item_ids = list(item_ids)
+        self._row_of = {item: row for row, item in enumerate(self.item_ids)}
+        if len(self._row_of) < len(self.item_ids):
+            raise DuplicateItemError(f"`item_ids` has {len(self.item_ids) - len(self._row_of)} repeated ids.")
+
+    def rank(self, histories: Sequence[Sequence], top_k: int = 10, exclude_history: bool = True) -> list[list]:
+        """
+        Ranks items for every history.
+
+        Args:
+            histories (`list[list]`):
+                Item ids that each user already has, oldest first.
+            top_k (`int`, *optional*, defaults to 10):
+                How many items to rank; every list has this many.
+            exclude_history (`bool`, *optional*, defaults to `True`):
+                Whether to leave out items of the history.
+
+        Returns:
+            `list[list]` of item ids, best first.
+
+        Raises:
+            [`UnknownItemError`]: if a history names an item that isn't among `item_ids`.
+            [`InvalidSequencesError`]: if a history is empty.
+            [`UnsatisfiableRequestError`]: if there aren't `top_k` items left to rank for some row.
+        """
+        flat = [item for history in histories for item in history]
+        unknown = [item for item in dict.fromkeys(flat) if item not in self._row_of]
+        if unknown:
+            raise UnknownItemError(f"`histories` name {len(unknown)} items without a row here: {unknown[:5]}.")
+        lengths = np.fromiter(map(len, histories), np.int64, len(histories))
+        if (lengths == 0).any():
+            raise InvalidSequencesError(f"`histories` has an empty history in row {np.flatnonzero(lengths == 0)[0]}.")
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        seen = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
+        ends = np.cumsum(lengths)
+        ranked = []
+        for start in range(0, len(histories), _BATCH_SIZE):
+            stop = min(start + _BATCH_SIZE, len(histories))
+            batch_lengths = lengths[start:stop]
+            batch_seen = seen[ends[start] - lengths[start] : ends[stop - 1]]
+            num_items = len(self.item_ids)
+            # Of a row's first `top_k` + (items seen) candidates, `top_k` at least are unseen.
+            keys = np.unique(np.repeat(np.arange(stop - start), batch_lengths) * num_items + batch_seen)
+            most_seen = np.bincount(keys // num_items).max() if exclude_history else 0
+            width = top_k + most_seen
+            if width > num_items:
+                raise UnsatisfiableRequestError(
+                    f"`top_k`={top_k} items can't be ranked for every row: there are {num_items} items, of which a "
+                    f"history holds {most_seen}."
+                )
+            candidates = self._candidates(batch_seen[np.cumsum(batch_lengths) - 1], width, start)
+            if exclude_history:
+                is_seen = np.isin(candidates + np.arange(stop - start)[:, None] * num_items, keys)
+                order = np.argsort(is_seen, axis=1, kind="stable")[:, :top_k]
+                candidates = np.take_along_axis(candidates, order, axis=1)
+            ranked.append(candidates[:, :top_k])
+        ids = np.empty(len(self.item_ids), dtype=object)
+        ids[:] = self.item_ids
+        return [row for batch in ranked for row in ids[batch].tolist()]
+
+    @abstractmethod
+    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+        """
+        Distinct item rows of shape `(len(last_items), width)`, best first, for a batch of histories: the last item of
+        each, and the number of the batch's first row.
+        """
+
+
+class RandomBaseline(Baseline):
+    """
+    Items in random order, another order for every row; the same ones each time [`~Baseline.rank`] is called.
+
+    Args:
+        item_ids (`Sequence`):
+            Ids of all items.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the orders.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.evaluation import RandomBaseline
+
+    >>> len(RandomBaseline(["a", "b", "c", "d"], seed=0).rank([["a"]], top_k=3)[0])
+    3
+    ```
+    """
+
+    def __init__(self, item_ids: Sequence, seed: int = 0):
+        super().__init__(item_ids)
+        self.seed = seed
+
+    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, first_row])
+        keys = rng.random((len(last_items), len(self.item_ids)), dtype=np.float32)
+        columns = np.argpartition(keys, width - 1, axis=1)[:, :width]
+        return np.take_along_axis(columns, np.take_along_axis(keys, columns, axis=1).argsort(axis=1), axis=1)
+
+
+class PopularityBaseline(Baseline):
+    """
+    Items by how often they occur in the training sequences, for everybody alike; ties in the order of `item_ids`.
+
+    Args:
+        item_ids (`Sequence`):
+            Ids of all items; those that never occur come last.
+        sequences (`Sequence[Sequence]`):
+            Training sequences of item ids, such as the column `items` of the `train` split.
+
+    Raises:
+        [`UnknownItemError`]: if a sequence names an item that isn't among `item_ids`.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.evaluation import PopularityBaseline
+
+    >>> PopularityBaseline(["a", "b", "c"], sequences=[["c", "b"], ["a", "c"]]).rank([["a"]], top_k=2)
+    [['c', 'b']]
+    ```
+    """
+
+    def __init__(self, item_ids: Sequence, sequences: Sequence[Sequence]):
+        super().__init__(item_ids)
+        flat = [item for sequence in sequences for item in sequence]
+        unknown = [item for item in dict.fromkeys(flat) if item not in self._row_of]
+        if unknown:
+            raise UnknownItemError(f"`sequences` name {len(unknown)} items not among `item_ids`: {unknown[:5]}.")
+        rows = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
+        self.counts = np.bincount(rows, minlength=len(self.item_ids))
+        self._order = np.argsort(-self.counts, kind="stable")
+
+    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+        return np.tile(self._order[:width], (len(last_items), 1))
+
+
+class NearestNeighborsBaseline(Baseline):
+    """
+    The items nearest to the last one of the history, by the cosine of their embeddings (exact, with faiss).
+
+    Without `exclude_history` the last item itself comes first.
+
+    Args:
+        embeddings ([`ItemEmbeddings`] or `np.ndarray` of shape `(num_items, embedding_dim)`):
+            Item embeddings, of any length.
+        item_ids (`Sequence`, *optional*):
+            Ids of the embeddings' rows. Those of the [`ItemEmbeddings`] by default, else the row numbers.
+
+    Raises:
+        `ValueError`: if there aren't as many `item_ids` as embeddings.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from forge_hf.evaluation import NearestNeighborsBaseline
+
+    >>> embeddings = np.array([[1, 0], [0, 1], [3, 1]], dtype="float32")
+    >>> NearestNeighborsBaseline(embeddings, ["a", "b", "c"]).rank([["b", "a"]], top_k=1)
+    [['c']]
+    ```
+    """
+
+    def __init__(self, embeddings: ItemEmbeddings | np.ndarray, item_ids: Sequence | None = None):
+        import faiss  # only this baseline needs it
+
+        if isinstance(embeddings, ItemEmbeddings):
+            item_ids = embeddings.item_ids if item_ids is None else item_ids
+            embeddings = embeddings.to_tensor().numpy()
+        super().__init__(range(len(embeddings)) if item_ids is None else item_ids)
+        if len(self.item_ids) != len(embeddings):
+            raise ValueError(f"`item_ids` has {len(self.item_ids)} ids for {len(embeddings)} embeddings.")
+        vectors = np.array(embeddings, dtype=np.float32, order="C")
+        faiss.normalize_L2(vectors)
+        self._vectors = vectors
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(vectors)
+
+    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+        return self._index.search(self._vectors[last_items], width)[1]

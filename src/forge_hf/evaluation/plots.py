@@ -1,0 +1,175 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Pictures of a catalog's semantic IDs: how evenly codes are used, and what the first code means."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..semantic_ids.catalog import SemanticIdCatalog
+from ..semantic_ids.quality import codebook_perplexity, codebook_utilization
+
+
+__all__ = ["plot_categories_by_first_code", "plot_codebook_usage"]
+
+# Of the Okabe-Ito palette, told apart under every common colour blindness.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
+
+
+def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> None:
+    """
+    Draws how many items each code holds, one panel a level, codes from the fullest to the emptiest; the broken line is
+    an even spread. Titles give the share of codes in use and the perplexity (how many codes an even use would need).
+
+    Args:
+        catalog ([`SemanticIdCatalog`]):
+            The catalog to draw.
+        path (`str` or `os.PathLike`):
+            PNG file to write.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.evaluation import plot_codebook_usage
+    >>> from forge_hf.semantic_ids import SemanticIdCatalog
+
+    >>> catalog = SemanticIdCatalog.from_codes(["a", "b"], [[0, 1], [2, 1]], codebook_sizes=[3, 2])
+    >>> plot_codebook_usage(catalog, "codebook_usage.png")
+    ```
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    sizes = catalog.layout.codebook_sizes
+    used = codebook_utilization(catalog.codes, sizes).tolist()
+    perplexity = codebook_perplexity(catalog.codes, sizes).tolist()
+    figure = Figure(figsize=(3.4 * len(sizes) + 0.4, 3.3), layout="constrained")
+    axes = figure.subplots(1, len(sizes), squeeze=False)[0]
+    for level, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
+        load = np.sort(np.bincount(catalog.codes[:, level].numpy(), minlength=size))[::-1]
+        axis.stairs(load, np.arange(size + 1), fill=True, color=_BLUE, alpha=0.85)
+        axis.axhline(len(catalog) / size, color=_ORANGE, linestyle="--", linewidth=1.4)
+        is_suffix = catalog.on_collision == "suffix" and level == len(sizes) - 1
+        name = "Suffix level" if is_suffix else f"Level {level + 1}"
+        axis.set_title(
+            f"{name}: {size:,} codes\n{used[level]:.0%} used, perplexity {perplexity[level]:,.1f}", fontsize=10
+        )
+        axis.set_xlim(0, size)
+        axis.set_ylim(0, None)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _plain(axis)
+    axes[0].set_ylabel("Items of a code")
+    figure.supxlabel("Codes, fullest first (broken line: an even spread)", fontsize=10)
+    _save(figure, path)
+
+
+def plot_categories_by_first_code(
+    catalog: SemanticIdCatalog, categories: Mapping | Sequence, path: str | os.PathLike, max_categories: int = 14
+) -> None:
+    """
+    Draws which categories the items of each first code are of: one column a code, one row a category, dark where most
+    of the code's items are of the category. Codes are ordered by their commonest category, so that a first code which
+    follows the categories shows as a staircase; the bars above give each code's number of items.
+
+    Args:
+        catalog ([`SemanticIdCatalog`]):
+            The catalog to draw.
+        categories (`Mapping` or `Sequence`):
+            The category of every item: by item id, or in the order of `catalog.item_ids`.
+        path (`str` or `os.PathLike`):
+            PNG file to write.
+        max_categories (`int`, *optional*, defaults to 14):
+            How many of the commonest categories have a row of their own; the others share one.
+
+    Raises:
+        `ValueError`: if an item has no category.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.evaluation import plot_categories_by_first_code
+    >>> from forge_hf.semantic_ids import SemanticIdCatalog
+
+    >>> catalog = SemanticIdCatalog.from_codes(["a", "b"], [[0, 1], [2, 1]], codebook_sizes=[3, 2])
+    >>> plot_categories_by_first_code(catalog, {"a": "Tents", "b": "Mugs"}, "categories.png")
+    ```
+    """
+    from matplotlib.figure import Figure
+
+    names, counts = _count_categories(catalog, categories, max_categories)
+    num_items = counts.sum(axis=0)
+    shares = counts / num_items
+    # Codes of the same commonest category stand together, the purest first.
+    main = shares.argmax(axis=0)
+    order = np.lexsort([-shares.max(axis=0), main])
+    purity = counts.max(axis=0).sum() / counts.sum()
+
+    figure = Figure(figsize=(9, 1.7 + 0.3 * len(names)), layout="constrained")
+    top, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.35 * len(names) + 1])
+    edges = np.arange(len(order) + 1)
+    top.stairs(num_items[order], edges, fill=True, color=_GREY, alpha=0.8)
+    top.set_ylabel("Items", fontsize=9)
+    top.set_ylim(0, None)
+    top.set_title(
+        f"First codes against categories: {purity:.0%} of items are of their code's commonest category", fontsize=11
+    )
+    top.tick_params(bottom=False)
+    _plain(top)
+    mesh = axis.pcolormesh(edges, np.arange(len(names) + 1), shares[:, order], cmap="cividis_r", vmin=0, vmax=1)
+    mesh.set_rasterized(True)
+    axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9)
+    axis.invert_yaxis()
+    axis.tick_params(left=False)
+    axis.set_xlabel(f"The {len(order):,} first codes in use, grouped by commonest category")
+    # Lines where one group of codes ends and the next one begins.
+    for boundary in np.flatnonzero(np.diff(main[order])) + 1:
+        axis.axvline(boundary, color="white", linewidth=1)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    bar = figure.colorbar(mesh, ax=[top, axis], shrink=0.6, pad=0.01, ticks=[0, 0.5, 1], format="{x:.0%}")
+    bar.set_label("Share of the code's items", fontsize=9)
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def _count_categories(
+    catalog: SemanticIdCatalog, categories: Mapping | Sequence, max_categories: int
+) -> tuple[list[str], np.ndarray]:
+    """Names of the rows, and items of shape `(rows, first codes in use)`: commonest category first, all others last."""
+    if isinstance(categories, Mapping):
+        missing = [item for item in catalog.item_ids if item not in categories]
+        if missing:
+            raise ValueError(f"`categories` lacks {len(missing)} items of the catalog, such as {missing[:5]}.")
+        categories = [categories[item] for item in catalog.item_ids]
+    if len(categories) != len(catalog):
+        raise ValueError(f"`categories` has {len(categories)} entries for a catalog of {len(catalog)} items.")
+    labels = np.array([str(category) for category in categories])
+    names, rows = np.unique(labels, return_inverse=True)
+    by_count = np.argsort(-np.bincount(rows), kind="stable")
+    rank = np.empty_like(by_count)
+    rank[by_count] = np.arange(len(names))
+    rows = rank[rows]
+    shown = [str(name) for name in names[by_count]]
+    if len(shown) > max_categories:
+        rows = np.minimum(rows, max_categories)
+        shown = [*shown[:max_categories], f"{len(shown) - max_categories} others"]
+    codes, columns = np.unique(catalog.codes[:, 0].numpy(), return_inverse=True)
+    counts = np.bincount(rows * len(codes) + columns, minlength=len(shown) * len(codes))
+    return shown, counts.reshape(len(shown), len(codes))
+
+
+def _plain(axis):
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)
+
+
+def _save(figure, path: str | os.PathLike) -> None:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=150)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,12 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""RQ-VAE: item embeddings in, codes out. Importing this registers it with AutoConfig and AutoModel."""
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration_rqvae import RQVAEConfig
+from .modeling_rqvae import RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
+
+AutoConfig.register(RQVAEConfig.model_type, RQVAEConfig, exist_ok=True)
+AutoModel.register(RQVAEConfig, RQVAEModel, exist_ok=True)
+
+__all__ = ["RQVAEConfig", "RQVAEEncoderOutput", "RQVAEModel", "RQVAEOutput", "RQVAEPreTrainedModel"]

@@ -1,0 +1,552 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Items and their semantic IDs, found from either side, saved as safetensors and JSON."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from huggingface_hub import CommitInfo, HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
+from .collisions import COLLISION_STRATEGIES
+from .layout import SemanticIdLayout, row_keys
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+__all__ = ["SemanticIdCatalog"]
+
+CODES_FILE = "semantic_ids.safetensors"
+CONFIG_FILE = "semantic_ids.json"
+FORMAT_VERSION = 1
+_SHOWN = 5  # how many offenders an error message names
+
+
+class SemanticIdCatalog:
+    """
+    The semantic ID of every item.
+
+    Args:
+        item_ids (`Sequence[str]` or `Sequence[int]`):
+            Ids of the items, all `str` or all `int`, each once. They are kept as given.
+        codes (`torch.Tensor`, `np.ndarray` or nested `list` of shape `(num_items, num_levels)`):
+            Codes of each item, counted from 0 in each level.
+        layout ([`SemanticIdLayout`]):
+            Layout of the codes.
+        on_collision (`str`, *optional*, defaults to `"keep"`):
+            How equal codes were dealt with. Only noted here: [`~SemanticIdCatalog.from_codes`] deals with them.
+
+    Raises:
+        [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
+        [`DuplicateItemError`]: An item id occurs more than once.
+        `ValueError`: Item ids are neither all `str` nor all `int`.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.semantic_ids import SemanticIdCatalog
+
+    >>> catalog = SemanticIdCatalog.from_codes(
+    ...     ["shirt", "shoe", "sock"], [[1, 2], [0, 3], [1, 2]], codebook_sizes=[4, 4], on_collision="suffix"
+    ... )
+    >>> catalog.codes_for(["sock"])
+    tensor([[1, 2, 1]])
+    >>> catalog.items_for([[1, 2, 0], [3, 3, 0]])
+    [['shirt'], []]
+    ```
+    """
+
+    def __init__(
+        self,
+        item_ids: Sequence[str] | Sequence[int],
+        codes: torch.Tensor | np.ndarray | Sequence,
+        layout: SemanticIdLayout,
+        on_collision: str = "keep",
+    ):
+        self.layout = layout
+        self.on_collision = on_collision
+        self._ids = _as_id_array(item_ids)
+        self.codes = layout.validate(codes).cpu()
+        if self.codes.ndim != 2 or len(self.codes) == 0 or len(self.codes) != len(self._ids):
+            raise InvalidCodesError(
+                f"`codes` must be of shape (num_items, {layout.num_levels}) with one row for each of the "
+                f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self.codes.shape)}."
+            )
+        self._refuse_duplicates()
+
+    @classmethod
+    def from_codes(
+        cls,
+        item_ids: Sequence[str] | Sequence[int],
+        codes: torch.Tensor | np.ndarray | Sequence,
+        *,
+        codebook_sizes: Sequence[int],
+        on_collision: str = "suffix",
+    ) -> "SemanticIdCatalog":
+        """
+        Makes a catalog of the codes that an item tokenizer gave.
+
+        Args:
+            item_ids (`Sequence[str]` or `Sequence[int]`):
+                Ids of the items, all `str` or all `int`, each once.
+            codes (`torch.Tensor`, `np.ndarray` or nested `list` of shape `(num_items, num_levels)`):
+                Codes of each item, counted from 0 in each level.
+            codebook_sizes (`Sequence[int]`):
+                Number of codes of each level.
+            on_collision (`str`, *optional*, defaults to `"suffix"`):
+                What becomes of items with equal codes. `"suffix"` appends TIGER's level that numbers them in the order
+                of `item_ids`, `"keep"` lets a semantic ID name several items.
+
+        Returns:
+            [`SemanticIdCatalog`]
+
+        Raises:
+            [`InvalidCodesError`]: `codes` don't fit `codebook_sizes` or `item_ids`.
+            [`DuplicateItemError`]: An item id occurs more than once.
+            `ValueError`: `on_collision` isn't one of the strategies.
+        """
+        if on_collision not in COLLISION_STRATEGIES:
+            raise ValueError(f"`on_collision` must be one of {sorted(COLLISION_STRATEGIES)}, got {on_collision!r}.")
+        catalog = cls(item_ids, codes, SemanticIdLayout(codebook_sizes))
+        catalog.codes, catalog.layout = COLLISION_STRATEGIES[on_collision](catalog.codes, catalog.layout)
+        catalog.on_collision = on_collision
+        return catalog
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(num_items={len(self)}, codebook_sizes={list(self.layout.codebook_sizes)}, "
+            f"on_collision={self.on_collision!r}, fingerprint={self.fingerprint!r})"
+        )
+
+    @cached_property
+    def item_ids(self) -> list[str] | list[int]:
+        """Ids of the items, in the order of [`~SemanticIdCatalog.codes`]."""
+        return self._ids.tolist()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """
+        Hash of the layout and of every item's codes, 32 hexadecimal digits. It doesn't depend on the order of the
+        items or on the machine, and tells the item ids `1` and `"1"` apart.
+        """
+        order = self._id_order
+        parts = {"codes": np.ascontiguousarray(self.codes.numpy()[order], dtype="<i4"), **_pack_ids(self._ids[order])}
+        header = {"codebook_sizes": list(self.layout.codebook_sizes), "num_items": len(self), "parts": sorted(parts)}
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        for name in sorted(parts):
+            digest.update(parts[name].data)
+        return digest.hexdigest()[:32]
+
+    def indices_for(self, item_ids: Sequence[str] | Sequence[int]) -> torch.Tensor:
+        """
+        Finds the rows of items.
+
+        Args:
+            item_ids (`Sequence[str]` or `Sequence[int]` of length `n`):
+                Ids to look up, repeated or not.
+
+        Returns:
+            `torch.Tensor` of dtype int64 and shape `(n,)`: rows of [`~SemanticIdCatalog.codes`].
+
+        Raises:
+            [`UnknownItemError`]: An id isn't in the catalog.
+        """
+        if isinstance(item_ids, str):
+            raise UnknownItemError(f"`item_ids` must be a sequence of ids, got the single id {item_ids!r}.")
+        if len(item_ids) == 0:
+            return torch.empty(0, dtype=torch.int64)
+        try:
+            wanted = _as_id_array(item_ids)
+        except ValueError as error:
+            raise UnknownItemError(str(error)) from error
+        if wanted.dtype != self._ids.dtype:
+            kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
+            raise UnknownItemError(
+                f"Item ids of this catalog are {kind}, got {other} such as {wanted[0]!r}. Convert them first."
+            )
+        if wanted.dtype == object:
+            rows = np.fromiter((self._row_of.get(item, -1) for item in wanted), dtype=np.int64, count=len(wanted))
+        else:
+            at = np.searchsorted(self._sorted_ids, wanted).clip(max=len(self) - 1)
+            rows = np.where(self._sorted_ids[at] == wanted, self._id_order[at], -1)
+        if (rows < 0).any():
+            unknown = list(dict.fromkeys(wanted[rows < 0].tolist()))
+            raise UnknownItemError(
+                f"{len(unknown)} item ids aren't in the catalog of {len(self)} items: {_name_first(unknown)}."
+            )
+        return torch.from_numpy(rows)
+
+    def codes_for(self, item_ids: Sequence[str] | Sequence[int]) -> torch.Tensor:
+        """
+        Finds the semantic IDs of items.
+
+        Args:
+            item_ids (`Sequence[str]` or `Sequence[int]` of length `n`):
+                Ids to look up, repeated or not.
+
+        Returns:
+            `torch.Tensor` of dtype int64 and shape `(n, num_levels)`.
+
+        Raises:
+            [`UnknownItemError`]: An id isn't in the catalog.
+        """
+        return self.codes[self.indices_for(item_ids)]
+
+    def items_for(self, codes: torch.Tensor | np.ndarray | Sequence) -> list[list[str]] | list[list[int]]:
+        """
+        Finds the items of semantic IDs.
+
+        Args:
+            codes (`torch.Tensor`, `np.ndarray` or nested `list` of shape `(n, num_levels)`):
+                Semantic IDs, counted from 0 in each level.
+
+        Returns:
+            `list` of `n` lists of item ids, each in the order of the catalog, and empty where no item has the codes.
+
+        Raises:
+            [`InvalidCodesError`]: `codes` aren't codes of the layout.
+        """
+        codes = self.layout.validate(codes)
+        if codes.ndim != 2:
+            raise InvalidCodesError(
+                f"`codes` must be of shape (n, {self.layout.num_levels}), got {tuple(codes.shape)}."
+            )
+        wanted = row_keys(codes)
+        order, keys = self._sorted_codes
+        first, last = np.searchsorted(keys, wanted, side="left"), np.searchsorted(keys, wanted, side="right")
+        return [self._ids[order[start:stop]].tolist() for start, stop in zip(first, last, strict=True)]
+
+    def save_pretrained(self, save_directory: str | os.PathLike) -> None:
+        """
+        Saves the catalog as `semantic_ids.safetensors` and `semantic_ids.json`.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder to write to, made if there is none. A model and a tokenizer may live in it too.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: torch.from_numpy(part) for name, part in _pack_ids(self._ids).items()}
+        tensors["codes"] = self.codes.to(torch.int32).contiguous()
+        config = {
+            "format_version": FORMAT_VERSION,
+            **self.layout.to_dict(),
+            "num_items": len(self),
+            "item_id_type": "str" if self._ids.dtype == object else "int",
+            "on_collision": self.on_collision,
+            "fingerprint": self.fingerprint,
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
+        _write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        _write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+    ) -> "SemanticIdCatalog":
+        """
+        Loads a catalog, and checks that it is whole.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder that [`~SemanticIdCatalog.save_pretrained`] wrote, or the id of a repository on the Hub.
+            revision (`str`, *optional*):
+                Branch, tag or commit of the repository.
+            token (`str` or `bool`, *optional*):
+                Token of the Hub, by default the one that `hf auth login` stored.
+            cache_dir (`str` or `os.PathLike`, *optional*):
+                Folder to keep downloads in.
+            local_files_only (`bool`, *optional*, defaults to `False`):
+                Whether to look into the cache only.
+
+        Returns:
+            [`SemanticIdCatalog`]
+
+        Raises:
+            [`CorruptCatalogError`]: A file is truncated, altered, or of an unknown format.
+            `FileNotFoundError`: There is no catalog.
+        """
+        download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        config_file, codes_file = (
+            _find_file(pretrained_model_name_or_path, name, download) for name in (CONFIG_FILE, CODES_FILE)
+        )
+        config = _read_config(config_file)
+        tensors = _read_tensors(codes_file, config)
+        try:
+            ids = _unpack_ids(tensors)
+            catalog = cls(ids, tensors["codes"], SemanticIdLayout.from_dict(config), config["on_collision"])
+        except (ValueError, IndexError) as error:
+            raise CorruptCatalogError(f"{codes_file} doesn't hold what {config_file} says: {error} {_REMEDY}") from error
+        if catalog.fingerprint != config["fingerprint"]:
+            raise CorruptCatalogError(
+                f"{codes_file} has the fingerprint {catalog.fingerprint}, but {config_file} says "
+                f"{config['fingerprint']}: one of the two was altered or belongs to another catalog. {_REMEDY}"
+            )
+        return catalog
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload semantic IDs",
+    ) -> CommitInfo:
+        """
+        Uploads the catalog to the Hub, in one commit.
+
+        Args:
+            repo_id (`str`):
+                Id of the repository, made if there is none.
+            private (`bool`, *optional*):
+                Whether a repository that has to be made is private. By default as the organization has it.
+            token (`str` or `bool`, *optional*):
+                Token of the Hub, by default the one that `hf auth login` stored.
+            revision (`str`, *optional*):
+                Branch to commit to, made if there is none.
+            commit_message (`str`, *optional*, defaults to `"Upload semantic IDs"`):
+                Message of the commit.
+
+        Returns:
+            `huggingface_hub.CommitInfo`
+        """
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+
+    def to_dataset(self) -> "Dataset":
+        """
+        The catalog as a `datasets.Dataset` with the columns of AL-GR's Item-SID: `item_id`, `codebook_lv1`,
+        `codebook_lv2`, ..., with codes counted from 0 in each level.
+
+        Returns:
+            `datasets.Dataset`
+        """
+        from datasets import Dataset
+
+        columns = {f"codebook_lv{level + 1}": codes for level, codes in enumerate(self.codes.numpy().T)}
+        return Dataset.from_dict({"item_id": self.item_ids, **columns})
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: "Dataset", *, codebook_sizes: Sequence[int], on_collision: str = "keep"
+    ) -> "SemanticIdCatalog":
+        """
+        The inverse of [`~SemanticIdCatalog.to_dataset`].
+
+        Args:
+            dataset (`datasets.Dataset`):
+                Items, with the columns `item_id`, `codebook_lv1`, `codebook_lv2`, ...
+            codebook_sizes (`Sequence[int]`):
+                Number of codes of each level. The dataset must have as many `codebook_lv` columns.
+            on_collision (`str`, *optional*, defaults to `"keep"`):
+                As in [`~SemanticIdCatalog.from_codes`].
+
+        Returns:
+            [`SemanticIdCatalog`]
+
+        Raises:
+            [`InvalidCodesError`]: A column is missing, or a row lacks a code.
+        """
+        levels = [f"codebook_lv{level + 1}" for level in range(len(codebook_sizes))]
+        present = [name for name in dataset.column_names if name == "item_id" or name.startswith("codebook_lv")]
+        if set(present) != {"item_id", *levels}:
+            raise InvalidCodesError(
+                f"`dataset` must have the columns {['item_id', *levels]} for {len(levels)} `codebook_sizes`, "
+                f"got {present}."
+            )
+        table = dataset.with_format("arrow")[:]
+        null = np.zeros(len(table), dtype=bool)
+        for name in ["item_id", *levels]:
+            null |= table[name].is_null().to_numpy()
+        if null.any():
+            raise InvalidCodesError(
+                f"{null.sum()} rows of `dataset` lack an item id or a code: rows {_name_first(np.flatnonzero(null))}. "
+                "Drop them, or give those items codes."
+            )
+        codes = np.stack([table[name].to_numpy() for name in levels], axis=1)
+        ids = table["item_id"].to_pylist()
+        return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision)
+
+    def _refuse_duplicates(self) -> None:
+        if self._ids.dtype == object:
+            if len(self._row_of) == len(self):
+                return
+            repeated = [item for row, item in enumerate(self._ids) if self._row_of[item] != row]
+        else:
+            again = self._sorted_ids[1:] == self._sorted_ids[:-1]
+            if not again.any():
+                return
+            repeated = self._sorted_ids[1:][again].tolist()
+        repeated = list(dict.fromkeys(repeated))
+        raise DuplicateItemError(
+            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {_name_first(repeated)}."
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self._ids)}
+
+    @cached_property
+    def _id_order(self) -> np.ndarray:
+        if self._ids.dtype == object:
+            # Code points sort as UTF-8 bytes do, so the order is the same on every machine.
+            return np.array(sorted(range(len(self)), key=self._ids.__getitem__), dtype=np.int64)
+        return np.argsort(self._ids, kind="stable")
+
+    @cached_property
+    def _sorted_ids(self) -> np.ndarray:
+        return self._ids[self._id_order]
+
+    @cached_property
+    def _sorted_codes(self) -> tuple[np.ndarray, np.ndarray]:
+        keys = row_keys(self.codes)
+        order = np.argsort(keys, kind="stable")
+        return order, keys[order]
+
+
+_REMEDY = "Save the catalog again, or download it anew."
+
+
+def _as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+    """Item ids as an int64 array, or as an object array of `str`: an object array keeps every string as it is."""
+    if isinstance(item_ids, np.ndarray | torch.Tensor):
+        item_ids = item_ids.tolist()
+    if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
+        item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
+    kinds = set(map(type, item_ids))
+    if kinds <= {str}:
+        array = np.empty(len(item_ids), dtype=object)
+        array[:] = item_ids
+        return array
+    if all(issubclass(kind, int | np.integer) and not issubclass(kind, bool) for kind in kinds):
+        try:
+            return np.array(item_ids, dtype=np.int64)
+        except OverflowError as error:
+            raise ValueError("Item ids that are integers must fit into 64 bits; give larger ones as `str`.") from error
+    raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
+
+
+def _pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Item ids as arrays that safetensors can hold, little-endian on every machine."""
+    if ids.dtype != object:
+        return {"item_ids": ids.astype("<i8")}
+    encoded = [item.encode("utf-8") for item in ids]
+    offsets = np.zeros(len(ids) + 1, dtype="<i8")
+    np.cumsum([len(item) for item in encoded], out=offsets[1:])
+    return {"item_id_bytes": np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8), "item_id_offsets": offsets}
+
+
+def _unpack_ids(tensors: dict[str, torch.Tensor]) -> list[str] | list[int]:
+    """The inverse of `_pack_ids`."""
+    if "item_ids" in tensors:
+        return tensors["item_ids"].tolist()
+    text, offsets = tensors["item_id_bytes"].numpy().tobytes(), tensors["item_id_offsets"].tolist()
+    if offsets[0] != 0 or offsets[-1] != len(text) or offsets != sorted(offsets):
+        raise ValueError("the item ids' offsets don't fit their bytes.")
+    return [text[start:stop].decode("utf-8") for start, stop in zip(offsets, offsets[1:], strict=False)]
+
+
+def _write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _find_file(source: str | os.PathLike, name: str, download: dict[str, Any]) -> str:
+    if os.path.isdir(source):
+        path = os.path.join(source, name)
+        if os.path.isfile(path):
+            return path
+    else:
+        try:
+            return hf_hub_download(str(source), name, **download)
+        except HFValidationError:
+            raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
+        except EntryNotFoundError:
+            pass  # also a LocalEntryNotFoundError: offline, and not in the cache
+    raise FileNotFoundError(
+        f"{source} has no {name}. A catalog is the two files {CONFIG_FILE} and {CODES_FILE}, as "
+        "`SemanticIdCatalog.save_pretrained` writes them."
+    )
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
+    expected |= {"on_collision": str, "fingerprint": str}
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
+        raise CorruptCatalogError(f"{path} isn't JSON: {error}. {_REMEDY}") from error
+    if not isinstance(config, dict):
+        raise CorruptCatalogError(f"{path} must hold a JSON object, got {type(config).__name__}. {_REMEDY}")
+    if config.get("format_version") not in (None, FORMAT_VERSION):
+        raise CorruptCatalogError(
+            f"{path} is of format {config['format_version']!r}, and this version of forge_hf reads format "
+            f"{FORMAT_VERSION}. Install the version that wrote it, or a newer one."
+        )
+    for key, kind in expected.items():
+        if type(config.get(key)) is not kind:
+            raise CorruptCatalogError(
+                f"{path} must hold {key!r} of type {kind.__name__}, got {config.get(key)!r}. {_REMEDY}"
+            )
+    try:
+        SemanticIdLayout.from_dict(config)
+    except ValueError as error:
+        raise CorruptCatalogError(f"{path}: {error} {_REMEDY}") from error
+    return config
+
+
+def _read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {_REMEDY}") from error
+    count = config["num_items"]
+    expected = {"codes": (torch.int32, (count, len(config["codebook_sizes"])))}
+    if config["item_id_type"] == "int":
+        expected["item_ids"] = (torch.int64, (count,))
+    else:
+        expected["item_id_offsets"] = (torch.int64, (count + 1,))
+        expected["item_id_bytes"] = (torch.uint8, None)
+    for name, (dtype, shape) in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or shape not in (None, tuple(tensor.shape)):
+            got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            raise CorruptCatalogError(
+                f"{path} must hold {name!r} as {dtype}{f' of shape {shape}' if shape else ''}, got {got}. {_REMEDY}"
+            )
+    return {name: tensors[name] for name in expected}

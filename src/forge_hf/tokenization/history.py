@@ -1,0 +1,144 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""From a user's items to the tokens that a model reads."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import InvalidSequencesError
+from ..semantic_ids import SemanticIdCatalog
+from .tokenization_semantic_id import SemanticIdTokenizer, semantic_id_token_ids
+
+
+__all__ = ["HistoryEncoder"]
+
+
+class HistoryEncoder:
+    """
+    Turns histories of item ids into token ids.
+
+    - For an encoder-decoder model: the user's token, if there is one, then the codes of the items, then the end of
+      sequence, as TIGER does (https://huggingface.co/papers/2305.05065).
+    - For a decoder-only model: one start token, then the codes. The start is the user's token if there is one, else
+      the separator, the beginning or the end of sequence, whichever the tokenizer has first.
+
+    There is a user's token if the tokenizer is a [`SemanticIdTokenizer`] with user buckets, and the call gives
+    `user_ids`.
+
+    Args:
+        catalog ([`SemanticIdCatalog`]):
+            Semantic IDs of the items.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            A [`SemanticIdTokenizer`], or a text tokenizer that [`extend_tokenizer`] extended.
+        is_encoder_decoder (`bool`):
+            Which of the two forms to write. A model says it in `model.config.is_encoder_decoder`.
+        max_items (`int`, *optional*, defaults to 20):
+            Number of most recent items to keep of a history.
+
+    Raises:
+        `ValueError`: The tokenizer lacks a code of the catalog or a token that the form needs.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.semantic_ids import SemanticIdCatalog
+    >>> from forge_hf.tokenization import HistoryEncoder, SemanticIdTokenizer
+
+    >>> catalog = SemanticIdCatalog.from_codes(["shirt", "shoe"], [[1, 2], [0, 3]], codebook_sizes=[4, 4], on_collision="keep")
+    >>> tokenizer = SemanticIdTokenizer(layout=catalog.layout)
+    >>> encode = HistoryEncoder(catalog, tokenizer, is_encoder_decoder=False)
+    >>> tokenizer.decode(encode([["shoe", "shirt"]])[0])
+    '<sep>C0C7C1C6'
+    ```
+    """
+
+    def __init__(
+        self,
+        catalog: SemanticIdCatalog,
+        tokenizer: PreTrainedTokenizerBase,
+        is_encoder_decoder: bool,
+        max_items: int = 20,
+    ):
+        if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
+            raise ValueError(f"`max_items` must be a positive integer, got {max_items!r}.")
+        self.catalog = catalog
+        self.tokenizer = tokenizer
+        self.is_encoder_decoder = is_encoder_decoder
+        self.max_items = max_items
+        self.item_tokens = semantic_id_token_ids(tokenizer, catalog.layout)[catalog.layout.to_index(catalog.codes)]
+        if is_encoder_decoder:
+            self._start, self._end = [], [tokenizer.eos_token_id]
+        else:
+            starts = [tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+            self._start, self._end = [next((start for start in starts if start is not None), None)], []
+        if None in [*self._start, *self._end]:
+            needed = "an `eos_token`" if is_encoder_decoder else "a `sep_token`, `bos_token` or `eos_token`"
+            raise ValueError(f"The tokenizer needs {needed} to mark a history, and has none: set it first.")
+
+    def __call__(
+        self, histories: Sequence[Sequence[str] | Sequence[int]], user_ids: Sequence[str | int] | None = None
+    ) -> list[torch.Tensor]:
+        """
+        Args:
+            histories (`Sequence[Sequence[str]]` or `Sequence[Sequence[int]]`):
+                Item ids of each user, from the oldest to the most recent.
+            user_ids (`Sequence[str | int]`, *optional*):
+                Id of each user. Without effect if the tokenizer has no user buckets.
+
+        Returns:
+            `list[torch.Tensor]`: one int64 tensor of token ids for each history.
+
+        Raises:
+            [`InvalidSequencesError`]: A history is empty, or `user_ids` are more or fewer than `histories`.
+            [`UnknownItemError`]: An item isn't in the catalog.
+        """
+        if user_ids is not None and len(user_ids) != len(histories):
+            raise InvalidSequencesError(
+                f"`user_ids` must name one user for each of the {len(histories)} `histories`, got {len(user_ids)}."
+            )
+        empty = [row for row, history in enumerate(histories) if len(history) == 0]
+        if empty:
+            raise InvalidSequencesError(
+                f"`histories` must hold at least one item each, but {len(empty)} are empty: rows "
+                f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}. Leave them out, or recommend "
+                "what is popular."
+            )
+        if len(histories) == 0:
+            return []
+        recent = [history[-self.max_items :] for history in histories]
+        codes = self.target_tokens(list(chain.from_iterable(recent)))
+
+        if user_ids is not None and isinstance(self.tokenizer, SemanticIdTokenizer) and self.tokenizer.num_user_buckets:
+            start = torch.tensor([[self.tokenizer.user_token_id(user_id)] for user_id in user_ids])
+        else:
+            start = torch.tensor([self._start] * len(histories), dtype=torch.int64)
+        # All histories are laid out in one row and cut apart at the end: no loop over tokens.
+        num_codes = torch.tensor([len(history) for history in recent]) * codes.shape[1]
+        lengths = num_codes + start.shape[1] + len(self._end)
+        begins = lengths.cumsum(0) - lengths
+        tokens = torch.empty(int(lengths.sum()), dtype=torch.int64)
+        is_code = torch.ones(len(tokens), dtype=torch.bool)
+        if start.shape[1]:
+            tokens[begins] = start[:, 0]
+            is_code[begins] = False
+        if self._end:
+            tokens[begins + lengths - 1] = self._end[0]
+            is_code[begins + lengths - 1] = False
+        tokens[is_code] = codes.reshape(-1)
+        return list(tokens.split(lengths.tolist()))
+
+    def target_tokens(self, item_ids: Sequence[str] | Sequence[int]) -> torch.Tensor:
+        """
+        Args:
+            item_ids (`Sequence[str]` or `Sequence[int]` of length `n`):
+                Items that a model is to name.
+
+        Returns:
+            `torch.Tensor` of dtype int64 and shape `(n, num_levels)`: token ids of their codes.
+
+        Raises:
+            [`UnknownItemError`]: An item isn't in the catalog.
+        """
+        return self.item_tokens[self.catalog.indices_for(item_ids)]

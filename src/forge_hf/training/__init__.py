@@ -1,0 +1,30 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Training: item tokenizers and retrievers over `transformers.Trainer`.
+
+In: embeddings, or user sequences and a catalog. Out: trained models in folders that `from_pretrained` reads. Knows
+nothing of the Hub's cards or the command line.
+"""
+
+from .collators import CausalCollator, Seq2SeqCollator
+from .regularization import add_hidden_dropout
+from .retrieval_trainer import RetrievalTrainer, RetrievalTrainingArguments
+from .retrievers import RETRIEVER_PRESETS, add_lora, create_retriever
+from .rqvae_trainer import RQVAETrainer, RQVAETrainingArguments
+from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
+
+
+__all__ = [
+    "RETRIEVER_PRESETS",
+    "CausalCollator",
+    "LengthGroupedEpochSampler",
+    "RQVAETrainer",
+    "RQVAETrainingArguments",
+    "RetrievalTrainer",
+    "RetrievalTrainingArguments",
+    "Seq2SeqCollator",
+    "SequenceWindows",
+    "add_hidden_dropout",
+    "add_lora",
+    "create_retriever",
+]

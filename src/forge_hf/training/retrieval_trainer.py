@@ -1,0 +1,198 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Training of generative retrievers over transformers.Trainer."""
+
+from dataclasses import dataclass, field
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from ..evaluation import RetrievalEvaluator
+from ..generation.retrieval import check_fingerprint
+from ..semantic_ids import SemanticIdCatalog
+from ..tokenization import HistoryEncoder
+from .collators import IGNORE_INDEX, CausalCollator, Seq2SeqCollator
+from .regularization import add_hidden_dropout
+from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
+
+
+__all__ = ["RetrievalTrainer", "RetrievalTrainingArguments"]
+
+
+@dataclass
+class RetrievalTrainingArguments(TrainingArguments):
+    """
+    `transformers.TrainingArguments`, with what a retriever needs besides.
+
+    > Parameters that control the data
+
+    Args:
+        max_history (`int`, *optional*, defaults to 20):
+            Most items of a history that the model reads in evaluation, and before the target for an encoder-decoder.
+        max_train_items (`int`, *optional*, defaults to 50):
+            Most items of a window that a decoder-only model trains on at once.
+
+    > Parameters that control the training
+
+    Args:
+        hidden_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout on embeddings, attention and MLP outputs of a decoder-only model ([`add_hidden_dropout`]).
+
+    > Parameters that control the evaluation
+
+    Args:
+        eval_num_beams (`int`, *optional*, defaults to 50):
+            Beams of the constrained search.
+        eval_ks (`list[int]`, *optional*, defaults to `[5, 10]`):
+            Lengths of the lists that metrics are computed on.
+        exclude_history (`bool`, *optional*, defaults to `True`):
+            Whether items of the history are kept out of the lists. If so, metrics with them kept in are reported too,
+            as `unmasked_...`.
+
+    Defaults that differ from `TrainingArguments`: `eval_strategy="epoch"`, `save_strategy="epoch"`,
+    `save_total_limit=2`, `load_best_model_at_end=True`, `metric_for_best_model="ndcg@10"`, `greater_is_better=True`,
+    `remove_unused_columns=False`, `train_sampling_strategy="group_by_length"`.
+    """
+
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    remove_unused_columns: bool = False
+    train_sampling_strategy: str = "group_by_length"
+    max_history: int = field(default=20, metadata={"help": "Most items of a history that the model reads."})
+    max_train_items: int = field(default=50, metadata={"help": "Most items of a decoder-only training window."})
+    hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout added to a decoder-only model."})
+    eval_num_beams: int = field(default=50, metadata={"help": "Beams of the constrained search in evaluation."})
+    eval_ks: list[int] = field(default_factory=lambda: [5, 10], metadata={"help": "Lengths of the scored lists."})
+    exclude_history: bool = field(default=True, metadata={"help": "Whether seen items are kept out of the lists."})
+
+
+class RetrievalTrainer(Trainer):
+    """
+    Trains a stock T5 or decoder-only model to name a user's next item by its semantic ID.
+
+    The loss is the cross-entropy of the codes over the whole vocabulary, averaged over all codes of the global batch:
+    gradient accumulation and several processes give the gradient of one large batch (under transformers 5, T5's own
+    loss doesn't). Evaluation is retrieval itself, a constrained beam search over the catalog. Checkpoints hold the
+    catalog beside model and tokenizer.
+
+    Args:
+        model (`PreTrainedModel` or `PeftModel`):
+            As [`create_retriever`] makes it.
+        args ([`RetrievalTrainingArguments`]):
+            Settings.
+        catalog ([`SemanticIdCatalog`]):
+            Semantic IDs of the items.
+        train_dataset (`datasets.Dataset`, *optional*):
+            One row a user, with the columns `user_id` and `items`.
+        eval_dataset (`datasets.Dataset`, *optional*):
+            One row a question, with the columns `user_id`, `history` and `target`.
+        processing_class (`PreTrainedTokenizerBase`):
+            The tokenizer.
+        kwargs (*optional*):
+            Further arguments of `transformers.Trainer`.
+
+    Raises:
+        [`FingerprintMismatchError`]: `model` was made for another catalog.
+        [`UnknownItemError`]: A sequence names an item that isn't in the catalog.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: RetrievalTrainingArguments,
+        *,
+        catalog: SemanticIdCatalog,
+        processing_class: PreTrainedTokenizerBase,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        **kwargs,
+    ):
+        check_fingerprint(model, catalog)
+        self.catalog = catalog
+        is_encoder_decoder = model.config.is_encoder_decoder
+        encoder = HistoryEncoder(catalog, processing_class, is_encoder_decoder, max_items=args.max_history)
+        if is_encoder_decoder:
+            collator = Seq2SeqCollator(encoder, model.config.decoder_start_token_id)
+        else:
+            collator = CausalCollator(encoder)
+        if train_dataset is not None:
+            max_items = args.max_history if is_encoder_decoder else args.max_train_items
+            train_dataset = SequenceWindows(train_dataset, catalog, max_items, every_prefix=is_encoder_decoder)
+        if args.hidden_dropout:
+            add_hidden_dropout(model, args.hidden_dropout)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=collator,
+            processing_class=processing_class,
+            compute_loss_func=self._next_code_loss,
+            **kwargs,
+        )
+        # The loss is ours: nothing of it is to be computed, or scaled, inside the model.
+        self.model_accepts_loss_kwargs = False
+
+    def _next_code_loss(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None):
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if not self.model.config.is_encoder_decoder:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        kept = labels != IGNORE_INDEX
+        loss = nn.functional.cross_entropy(
+            logits[kept].float(), labels[kept], label_smoothing=self.args.label_smoothing_factor, reduction="sum"
+        )
+        return loss / (kept.sum() if num_items_in_batch is None else num_items_in_batch)
+
+    def _get_train_sampler(self, train_dataset: SequenceWindows | None = None) -> LengthGroupedEpochSampler:
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedEpochSampler(train_dataset.lengths, batch_size, seed)
+
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """
+        Retrieves for every row of the dataset, and scores the lists.
+
+        Args:
+            eval_dataset (`datasets.Dataset`, *optional*):
+                Rows with `user_id`, `history` and `target`. By default the trainer's own.
+            ignore_keys (*optional*):
+                Without effect. Named for `transformers.Trainer`.
+            metric_key_prefix (`str`, *optional*, defaults to `"eval"`):
+                Put before the name of every metric.
+
+        Returns:
+            `dict[str, float]`: the metrics of [`RetrievalEvaluator`].
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ValueError("`eval_dataset` must be given, here or to the trainer.")
+        evaluator = RetrievalEvaluator(
+            dataset,
+            self.catalog,
+            ks=tuple(self.args.eval_ks),
+            exclude_history=self.args.exclude_history,
+            num_beams=self.args.eval_num_beams,
+            batch_size=self.args.eval_batch_size,
+            max_history=self.args.max_history,
+        )
+        model = self.accelerator.unwrap_model(self.model)
+        with self.compute_loss_context_manager():
+            metrics = evaluator(model, self.processing_class)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        self.catalog.save_pretrained(self.args.output_dir if output_dir is None else output_dir)

@@ -1,0 +1,112 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+import pytest
+import torch
+from transformers import PrefixConstrainedLogitsProcessor
+
+from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor
+
+
+SIZES = [6, 5, 4]
+NUM_CODES = sum(SIZES)
+VOCAB_SIZE = 4 + NUM_CODES
+
+
+def trie_function(table, prompt_length):
+    """`prefix_allowed_tokens_fn` over a plain set of prefixes."""
+    sequences = [tuple(row) for row in table.leaf_tokens(torch.arange(table.num_leaves)).tolist()]
+
+    def allowed(batch_id, tokens):
+        prefix = tuple(tokens[prompt_length:].tolist())
+        return sorted({row[len(prefix)] for row in sequences if row[: len(prefix)] == prefix})
+
+    return allowed
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1, 6])
+def test_masks_equal_transformers_prefix_processor(prompt_length, make_table):
+    table = make_table(30, SIZES)
+    ours = SemanticIdLogitsProcessor(table, prompt_length=prompt_length)
+    theirs = PrefixConstrainedLogitsProcessor(trie_function(table, prompt_length), num_beams=1)
+    sequences = table.leaf_tokens(torch.arange(table.num_leaves))
+    prompts = torch.randint(0, VOCAB_SIZE, (len(sequences), prompt_length))
+    for depth in range(len(SIZES)):
+        input_ids = torch.cat([prompts, sequences[:, :depth]], dim=-1)
+        scores = torch.randn(len(input_ids), VOCAB_SIZE)
+        before = scores.clone()
+        torch.testing.assert_close(ours(input_ids, scores), theirs(input_ids, scores), rtol=0, atol=0)
+        assert torch.equal(scores, before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("options", [{}, {"renormalize_logits": True}])
+def test_generates_as_transformers_prefix_processor(architecture, seed, options, make_model, make_prompts, make_table):
+    model = make_model(architecture, NUM_CODES, seed)
+    prompts = make_prompts(architecture, NUM_CODES, seed=seed)
+    prompt_length = 1 if architecture == "t5" else prompts["input_ids"].shape[1]
+    # with 4 items, 6 beams can't all be filled
+    for num_items in (40, 4):
+        table = make_table(num_items, SIZES, seed)
+        arguments = {
+            "num_beams": 6, "num_return_sequences": 6, "max_new_tokens": len(SIZES), "eos_token_id": None,
+            "length_penalty": 0.0, "return_dict_in_generate": True, "output_scores": True, **prompts, **options,
+        }  # fmt: skip
+        processor = SemanticIdLogitsProcessor(table, prompt_length=prompt_length)
+        ours = model.generate(logits_processor=[processor], **arguments)
+        theirs = model.generate(prefix_allowed_tokens_fn=trie_function(table, prompt_length), **arguments)
+        assert torch.equal(ours.sequences, theirs.sequences)
+        torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores)
+        # rows beyond the catalog are told apart by their scores; all others are different semantic IDs
+        alive = (ours.sequences_scores > -1e8).view(3, 6)
+        leaves = table.lookup(ours.sequences[:, prompt_length:]).view(3, 6)
+        for row in range(3):
+            found = leaves[row][alive[row]].tolist()
+            assert len(set(found)) == len(found) == min(6, table.num_leaves) and min(found) >= 0
+        assert not ours.sequences_scores.isnan().any()
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_greedy_search_and_sampling_stay_in_the_catalog(architecture, do_sample, make_model, make_prompts, make_table):
+    model = make_model(architecture, NUM_CODES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    prompt_length = 1 if architecture == "t5" else prompts["input_ids"].shape[1]
+    table = make_table(9, SIZES)
+    processor = SemanticIdLogitsProcessor(table, prompt_length=prompt_length)
+    sequences = model.generate(
+        **prompts, logits_processor=[processor], do_sample=do_sample, max_new_tokens=len(SIZES), eos_token_id=None
+    )
+    assert (table.lookup(sequences[:, prompt_length:]) >= 0).all()
+
+
+def test_end_token_follows_a_complete_semantic_id_only(architecture, make_model, make_prompts, make_table):
+    model = make_model(architecture, NUM_CODES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    prompt_length = 1 if architecture == "t5" else prompts["input_ids"].shape[1]
+    table = make_table(9, SIZES)
+    processor = SemanticIdLogitsProcessor(table, prompt_length=prompt_length, eos_token_id=1)
+    sequences = model.generate(
+        **prompts, logits_processor=[processor], num_beams=4, num_return_sequences=4, max_new_tokens=10
+    )
+    assert (table.lookup(sequences[:, prompt_length:-1]) >= 0).all()
+    assert sequences.shape[1] == prompt_length + len(SIZES) + 1 and (sequences[:, -1] == 1).all()
+
+
+def test_illegal_rows_stay_dead():
+    table = PrefixTable(torch.tensor([[0, 1, 0], [2, 0, 1]]), [3, 2, 2])
+    processor = SemanticIdLogitsProcessor(table, prompt_length=1, eos_token_id=9)
+    # an illegal prefix beside a legal one, at every depth; the third goes wrong first and right afterwards
+    for illegal, legal in [([1], [2]), ([0, 3], [0, 4]), ([1, 4], [2, 3]), ([2, 3, 5], [2, 3, 6]), ([9, 4, 5], [0, 4, 5])]:
+        scores = processor(torch.tensor([[8, *illegal], [8, *legal]]), torch.zeros(2, 10))
+        assert scores.isneginf().all(dim=-1).tolist() == [True, False]
+
+
+def test_refuses_a_batch_without_any_legal_continuation():
+    table = PrefixTable(torch.tensor([[0, 1], [2, 0]]), [3, 2])
+    processor = SemanticIdLogitsProcessor(table, prompt_length=1)
+    with pytest.raises(ValueError, match="No row has a legal continuation after 2 tokens.*max_new_tokens=2"):
+        processor(torch.tensor([[8, 0, 4]]), torch.zeros(1, 9))  # complete, and no end token
+    with pytest.raises(ValueError, match="No row has a legal continuation after 1 tokens.*prompt_length"):
+        processor(torch.tensor([[8, 7]]), torch.zeros(1, 9))
+    with pytest.raises(ValueError, match="`prompt_length` is 3"):
+        SemanticIdLogitsProcessor(table, prompt_length=3)(torch.tensor([[8, 0]]), torch.zeros(1, 9))
+    with pytest.raises(ValueError, match="`prompt_length` must not be negative"):
+        SemanticIdLogitsProcessor(table, prompt_length=-1)
