@@ -130,7 +130,8 @@ def test_split_equals_plain_python(sequences, min_length):
 
 
 def test_split_follows_the_row_order_of_a_selected_dataset():
-    dataset = Dataset.from_dict({"user_id": [0, 1, 2], "items": [["a", "b", "c"], ["d", "e", "f"], ["g", "h", "i", "j"]]})
+    sequences = [["a", "b", "c"], ["d", "e", "f"], ["g", "h", "i", "j"]]
+    dataset = Dataset.from_dict({"user_id": [0, 1, 2], "items": sequences})
     test = leave_one_out(dataset.select([2, 0]))["test"]
     assert test.to_dict() == {"user_id": [2, 0], "history": [["g", "h", "i"], ["a", "b"]], "target": ["j", "c"]}
 

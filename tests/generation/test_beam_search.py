@@ -175,7 +175,7 @@ def test_ties_go_to_the_first_semantic_id(architecture, make_model, make_prompts
     torch.testing.assert_close(output.scores, torch.full((3, 4), -3 * torch.tensor(4.0 + NUM_CODES).log().item()))
 
 
-# peft 0.18 asks transformers 5.23 for a property by its old name
+# peft 0.21 asks transformers 5.23 for a property by its old name
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_peft_model(architecture, make_model, make_prompts, make_table):
     model = make_model(architecture, NUM_CODES)

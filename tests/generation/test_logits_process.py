@@ -94,7 +94,13 @@ def test_illegal_rows_stay_dead():
     table = PrefixTable(torch.tensor([[0, 1, 0], [2, 0, 1]]), [3, 2, 2])
     processor = SemanticIdLogitsProcessor(table, prompt_length=1, eos_token_id=9)
     # an illegal prefix beside a legal one, at every depth; the third goes wrong first and right afterwards
-    for illegal, legal in [([1], [2]), ([0, 3], [0, 4]), ([1, 4], [2, 3]), ([2, 3, 5], [2, 3, 6]), ([9, 4, 5], [0, 4, 5])]:
+    for illegal, legal in [
+        ([1], [2]),
+        ([0, 3], [0, 4]),
+        ([1, 4], [2, 3]),
+        ([2, 3, 5], [2, 3, 6]),
+        ([9, 4, 5], [0, 4, 5]),
+    ]:
         scores = processor(torch.tensor([[8, *illegal], [8, *legal]]), torch.zeros(2, 10))
         assert scores.isneginf().all(dim=-1).tolist() == [True, False]
 

@@ -4,8 +4,9 @@ In: files and datasets. Out: item embeddings in slices, interaction sequences an
 Doesn't know what a semantic ID is.
 """
 
+from .embeddings import ItemEmbeddings
 from .sequences import leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
 
-__all__ = ["SyntheticMarket", "leave_one_out", "read_sequences"]
+__all__ = ["ItemEmbeddings", "SyntheticMarket", "leave_one_out", "read_sequences"]

@@ -56,7 +56,7 @@ class ItemEmbeddings(Dataset):
             item_ids = range(len(embeddings))
         if len(item_ids) != len(embeddings):
             raise InvalidEmbeddingsError(
-                f"`item_ids` must name each of the {len(embeddings)} rows of `embeddings`, but has {len(item_ids)} ids."
+                f"`item_ids` must name each of the {len(embeddings)} rows, but has {len(item_ids)} ids."
             )
         self._table = embeddings
         self.item_ids = item_ids
@@ -102,7 +102,8 @@ class ItemEmbeddings(Dataset):
             dataset = ArrowDataset.from_parquet(str(path))
         else:
             raise InvalidEmbeddingsError(
-                f"`path` must be a .safetensors, .npy, .parquet or .arrow file or a saved dataset, but is {str(path)!r}."
+                "`path` must be a .safetensors, .npy, .parquet or .arrow file or a saved dataset, "
+                f"but is {str(path)!r}."
             )
         items = cls.from_dataset(dataset)
         return items if item_ids is None else cls(items._table, item_ids)
@@ -257,7 +258,9 @@ def _open_safetensors(path: Path, key: str) -> torch.Tensor:
     try:
         with safe_open(path, framework="pt") as file:
             if key not in file.keys():
-                raise InvalidEmbeddingsError(f"`key` {key!r} is not in {str(path)!r}, which has {sorted(file.keys())}.")
+                raise InvalidEmbeddingsError(
+                    f"`key` {key!r} is not in {str(path)!r}, which has {sorted(file.keys())}."
+                )
             return file.get_tensor(key)  # a view of the memory map, not a copy
     except SafetensorError as error:
         raise InvalidEmbeddingsError(f"{str(path)!r} is damaged or not a safetensors file: {error}") from error

@@ -4,6 +4,8 @@ In: ranked items (or a model that makes them) and what users did next. Out: numb
 Knows metrics, baselines and how to score a model over a whole dataset; doesn't know how models are trained.
 """
 
+from .baselines import Baseline, NearestNeighborsBaseline, PopularityBaseline, RandomBaseline
+from .evaluator import RetrievalEvaluator, evaluate_rankings
 from .metrics import (
     catalog_coverage_at_k,
     entropy_at_k,
@@ -13,14 +15,23 @@ from .metrics import (
     ndcg_at_k,
     recall_at_k,
 )
+from .plots import plot_categories_by_first_code, plot_codebook_usage
 
 
 __all__ = [
+    "Baseline",
+    "NearestNeighborsBaseline",
+    "PopularityBaseline",
+    "RandomBaseline",
+    "RetrievalEvaluator",
     "catalog_coverage_at_k",
     "entropy_at_k",
+    "evaluate_rankings",
     "hit_rate_at_k",
     "invalid_rate",
     "mrr_at_k",
     "ndcg_at_k",
+    "plot_categories_by_first_code",
+    "plot_codebook_usage",
     "recall_at_k",
 ]

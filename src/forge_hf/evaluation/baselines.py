@@ -59,38 +59,37 @@ class Baseline(ABC):
             raise InvalidSequencesError(f"`histories` has an empty history in row {np.flatnonzero(lengths == 0)[0]}.")
         if top_k < 1:
             raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
-        seen = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
-        ends = np.cumsum(lengths)
-        ranked = []
-        for start in range(0, len(histories), _BATCH_SIZE):
-            stop = min(start + _BATCH_SIZE, len(histories))
-            batch_lengths = lengths[start:stop]
-            batch_seen = seen[ends[start] - lengths[start] : ends[stop - 1]]
-            num_items = len(self.item_ids)
-            # Of a row's first `top_k` + (items seen) candidates, `top_k` at least are unseen.
-            keys = np.unique(np.repeat(np.arange(stop - start), batch_lengths) * num_items + batch_seen)
-            most_seen = np.bincount(keys // num_items).max() if exclude_history else 0
-            width = top_k + most_seen
-            if width > num_items:
-                raise UnsatisfiableRequestError(
-                    f"`top_k`={top_k} items can't be ranked for every row: there are {num_items} items, of which a "
-                    f"history holds {most_seen}."
-                )
-            candidates = self._candidates(batch_seen[np.cumsum(batch_lengths) - 1], width, start)
-            if exclude_history:
-                is_seen = np.isin(candidates + np.arange(stop - start)[:, None] * num_items, keys)
-                order = np.argsort(is_seen, axis=1, kind="stable")[:, :top_k]
-                candidates = np.take_along_axis(candidates, order, axis=1)
-            ranked.append(candidates[:, :top_k])
+        num_rows, num_items = len(histories), len(self.item_ids)
+        items = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
+        last_items = items[np.cumsum(lengths) - 1]
+        # A pair of history and item is one number, so that one look-up finds all seen items.
+        seen = np.unique(np.repeat(np.arange(num_rows), lengths) * num_items + items)
+        seen = seen if exclude_history else seen[:0]
+        num_seen = np.bincount(seen // num_items, minlength=num_rows)
+        if top_k + num_seen.max(initial=0) > num_items:
+            raise UnsatisfiableRequestError(
+                f"`top_k`={top_k} items can't be ranked for every row: there are {num_items} items, of which row "
+                f"{num_seen.argmax()} has seen {num_seen.max()}. Ask for fewer, or set `exclude_history=False`."
+            )
+        ranked = np.empty((num_rows, top_k), dtype=np.int64)
+        # Of a row's first `top_k` + (items seen) candidates, `top_k` at least are unseen. Rows that have seen equally
+        # much go together, so that one long history doesn't make all searches wide.
+        order = np.argsort(num_seen, kind="stable")
+        for start in range(0, num_rows, _BATCH_SIZE):
+            rows = order[start : start + _BATCH_SIZE]
+            candidates = self._candidates(last_items[rows], top_k + int(num_seen[rows[-1]]), start)
+            is_seen = _contains(seen, candidates + rows[:, None] * num_items)
+            unseen_first = np.argsort(is_seen, axis=1, kind="stable")[:, :top_k]
+            ranked[rows] = np.take_along_axis(candidates, unseen_first, axis=1)
         ids = np.empty(len(self.item_ids), dtype=object)
         ids[:] = self.item_ids
-        return [row for batch in ranked for row in ids[batch].tolist()]
+        return ids[ranked].tolist()
 
     @abstractmethod
-    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+    def _candidates(self, last_items: np.ndarray, width: int, batch: int) -> np.ndarray:
         """
         Distinct item rows of shape `(len(last_items), width)`, best first, for a batch of histories: the last item of
-        each, and the number of the batch's first row.
+        each, and a number that differs from batch to batch.
         """
 
 
@@ -118,11 +117,20 @@ class RandomBaseline(Baseline):
         super().__init__(item_ids)
         self.seed = seed
 
-    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, first_row])
-        keys = rng.random((len(last_items), len(self.item_ids)), dtype=np.float32)
-        columns = np.argpartition(keys, width - 1, axis=1)[:, :width]
-        return np.take_along_axis(columns, np.take_along_axis(keys, columns, axis=1).argsort(axis=1), axis=1)
+    def _candidates(self, last_items: np.ndarray, width: int, batch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, batch])
+        drawn = rng.integers(len(self.item_ids), size=(len(last_items), width))
+        # Whatever repeats an item of its row is drawn again, until nothing does. No item is treated differently from
+        # another, so all orders are equally likely.
+        rows = np.arange(len(drawn))
+        while len(rows):
+            order = np.argsort(drawn[rows], axis=1, kind="stable")
+            ascending = np.take_along_axis(drawn[rows], order, axis=1)
+            repeats = np.diff(ascending, axis=1, prepend=-1) == 0
+            at, place = np.nonzero(repeats)
+            drawn[rows[at], order[at, place]] = rng.integers(len(self.item_ids), size=len(at))
+            rows = rows[repeats.any(axis=1)]
+        return drawn
 
 
 class PopularityBaseline(Baseline):
@@ -158,13 +166,14 @@ class PopularityBaseline(Baseline):
         self.counts = np.bincount(rows, minlength=len(self.item_ids))
         self._order = np.argsort(-self.counts, kind="stable")
 
-    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
+    def _candidates(self, last_items: np.ndarray, width: int, batch: int) -> np.ndarray:
         return np.tile(self._order[:width], (len(last_items), 1))
 
 
 class NearestNeighborsBaseline(Baseline):
     """
-    The items nearest to the last one of the history, by the cosine of their embeddings (exact, with faiss).
+    The items nearest to the last one of the history, by the cosine of their embeddings (exact, with faiss); equally
+    near ones in the order of `item_ids`.
 
     Without `exclude_history` the last item itself comes first.
 
@@ -204,5 +213,14 @@ class NearestNeighborsBaseline(Baseline):
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
 
-    def _candidates(self, last_items: np.ndarray, width: int, first_row: int) -> np.ndarray:
-        return self._index.search(self._vectors[last_items], width)[1]
+    def _candidates(self, last_items: np.ndarray, width: int, batch: int) -> np.ndarray:
+        similarities, rows = self._index.search(self._vectors[last_items], width)
+        # faiss leaves the order of equal similarities open; catalogs do have items with the same text.
+        return np.take_along_axis(rows, np.lexsort([rows, -similarities], axis=1), axis=1)
+
+
+def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Whether each of `values` is among `ascending`; `np.isin` would sort both for every batch."""
+    if len(ascending) == 0:
+        return np.zeros(values.shape, dtype=bool)
+    return ascending[np.searchsorted(ascending, values).clip(max=len(ascending) - 1)] == values

@@ -31,7 +31,7 @@ def recall_at_k(rankings, truths, k: int) -> float:
     Mean share of a row's true items that are among its first `k`: `|top-k ∩ truth| / |truth|`.
 
     With one true item a row this is 0 or 1 per row. With several, a row with more than `k` of them can't reach 1 (no
-    division by `min(k, |truth|)`), as in torchmetrics' `RetrievalRecall`.
+    division by `min(k, |truth|)`).
 
     Args:
         rankings (`list[list]` or integer array of shape `(batch_size, width)`):

@@ -59,19 +59,20 @@ def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> 
         axis.set_ylim(0, None)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _plain(axis)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
     axes[0].set_ylabel("Items of a code")
     figure.supxlabel("Codes, fullest first (broken line: an even spread)", fontsize=10)
     _save(figure, path)
 
 
 def plot_categories_by_first_code(
-    catalog: SemanticIdCatalog, categories: Mapping | Sequence, path: str | os.PathLike, max_categories: int = 14
+    catalog: SemanticIdCatalog, categories: Mapping | Sequence, path: str | os.PathLike, max_categories: int = 20
 ) -> None:
     """
-    Draws which categories the items of each first code are of: one column a code, one row a category, dark where most
-    of the code's items are of the category. Codes are ordered by their commonest category, so that a first code which
-    follows the categories shows as a staircase; the bars above give each code's number of items.
+    Draws which categories the items of each first code are of: a column a code, as wide as it has items; a row a
+    category, dark where most of the code's items are of it. Codes are ordered by their commonest category, so that
+    first codes which follow the categories show as a staircase.
 
     Args:
         catalog ([`SemanticIdCatalog`]):
@@ -80,7 +81,7 @@ def plot_categories_by_first_code(
             The category of every item: by item id, or in the order of `catalog.item_ids`.
         path (`str` or `os.PathLike`):
             PNG file to write.
-        max_categories (`int`, *optional*, defaults to 14):
+        max_categories (`int`, *optional*, defaults to 20):
             How many of the commonest categories have a row of their own; the others share one.
 
     Raises:
@@ -98,46 +99,42 @@ def plot_categories_by_first_code(
     """
     from matplotlib.figure import Figure
 
-    names, counts = _count_categories(catalog, categories, max_categories)
+    names, counts = _count_categories(catalog, categories)
+    purity = counts.max(axis=0).sum() / len(catalog)
+    folded = len(names) > max_categories
+    if folded:
+        counts = np.vstack([counts[:max_categories], counts[max_categories:].sum(axis=0)])
+        names = [*names[:max_categories], f"{len(names) - max_categories} others"]
     num_items = counts.sum(axis=0)
     shares = counts / num_items
     # Codes of the same commonest category stand together, the purest first.
     main = shares.argmax(axis=0)
     order = np.lexsort([-shares.max(axis=0), main])
-    purity = counts.max(axis=0).sum() / counts.sum()
+    edges = np.concatenate([[0], np.cumsum(num_items[order])])
 
-    figure = Figure(figsize=(9, 1.7 + 0.3 * len(names)), layout="constrained")
-    top, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.35 * len(names) + 1])
-    edges = np.arange(len(order) + 1)
-    top.stairs(num_items[order], edges, fill=True, color=_GREY, alpha=0.8)
-    top.set_ylabel("Items", fontsize=9)
-    top.set_ylim(0, None)
-    top.set_title(
-        f"First codes against categories: {purity:.0%} of items are of their code's commonest category", fontsize=11
-    )
-    top.tick_params(bottom=False)
-    _plain(top)
-    mesh = axis.pcolormesh(edges, np.arange(len(names) + 1), shares[:, order], cmap="cividis_r", vmin=0, vmax=1)
-    mesh.set_rasterized(True)
-    axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=9)
-    axis.invert_yaxis()
-    axis.tick_params(left=False)
-    axis.set_xlabel(f"The {len(order):,} first codes in use, grouped by commonest category")
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    style = {"vmin": 0, "vmax": 1, "edgecolors": "white", "linewidth": 0.4 if len(order) <= 128 else 0}
+    rows, shares = np.arange(len(names) + 1), shares[:, order]
+    mesh = axis.pcolormesh(edges, rows, shares, cmap="Blues", **style)
+    if folded:  # many categories in one row: not to be read like the others
+        axis.pcolormesh(edges, rows[-2:], shares[-1:], cmap="Greys", **style)
     # Lines where one group of codes ends and the next one begins.
-    for boundary in np.flatnonzero(np.diff(main[order])) + 1:
-        axis.axvline(boundary, color="white", linewidth=1)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    bar = figure.colorbar(mesh, ax=[top, axis], shrink=0.6, pad=0.01, ticks=[0, 0.5, 1], format="{x:.0%}")
+    axis.vlines(edges[1:-1][np.diff(main[order]) > 0], 0, len(names), color=_GREY, linewidth=0.7)
+    axis.set_title(f"{purity:.0%} of items are of the commonest category of their first code", fontsize=11)
+    axis.set_xlabel(f"Items by first code ({len(order):,} codes in use), grouped by the code's commonest category")
+    axis.set_yticks(np.arange(len(names)) + 0.5, names)
+    axis.invert_yaxis()
+    axis.tick_params(left=False, labelsize=9)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    bar = figure.colorbar(mesh, ax=axis, shrink=0.8, pad=0.01, ticks=[0, 0.5, 1], format="{x:.0%}")
     bar.set_label("Share of the code's items", fontsize=9)
     bar.outline.set_visible(False)
     _save(figure, path)
 
 
-def _count_categories(
-    catalog: SemanticIdCatalog, categories: Mapping | Sequence, max_categories: int
-) -> tuple[list[str], np.ndarray]:
-    """Names of the rows, and items of shape `(rows, first codes in use)`: commonest category first, all others last."""
+def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence) -> tuple[list[str], np.ndarray]:
+    """Categories, commonest first, and their items of shape `(categories, first codes in use)`."""
     if isinstance(categories, Mapping):
         missing = [item for item in catalog.item_ids if item not in categories]
         if missing:
@@ -150,19 +147,9 @@ def _count_categories(
     by_count = np.argsort(-np.bincount(rows), kind="stable")
     rank = np.empty_like(by_count)
     rank[by_count] = np.arange(len(names))
-    rows = rank[rows]
-    shown = [str(name) for name in names[by_count]]
-    if len(shown) > max_categories:
-        rows = np.minimum(rows, max_categories)
-        shown = [*shown[:max_categories], f"{len(shown) - max_categories} others"]
     codes, columns = np.unique(catalog.codes[:, 0].numpy(), return_inverse=True)
-    counts = np.bincount(rows * len(codes) + columns, minlength=len(shown) * len(codes))
-    return shown, counts.reshape(len(shown), len(codes))
-
-
-def _plain(axis):
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=9)
+    counts = np.bincount(rank[rows] * len(codes) + columns, minlength=len(names) * len(codes))
+    return [str(name) for name in names[by_count]], counts.reshape(len(names), len(codes))
 
 
 def _save(figure, path: str | os.PathLike) -> None:

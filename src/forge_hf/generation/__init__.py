@@ -1,21 +1,28 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """
-From a history's tokens to items of the catalog.
+Constrained generation: from histories to items of the catalog.
 
-Takes a stock encoder-decoder or decoder-only model, a tokenizer and a catalog; gives ranked items with the
-log-probabilities of their semantic IDs. Knows nothing of training, targets or metrics.
+In: a stock encoder-decoder or decoder-only model, its tokenizer, a catalog and histories of item ids. Out: ranked
+items with the log-probabilities of their semantic IDs. Knows nothing of training, targets or metrics.
 """
 
 from .beam_search import BeamSearchOutput, constrained_beam_search, semantic_id_beam_search
 from .logits_process import SemanticIdLogitsProcessor
+from .pipeline import GenerativeRetrievalPipeline
 from .prefix_table import Children, PrefixTable
+from .retrieval import CatalogRanking, RetrievalResult, rank_catalog, retrieve
 
 
 __all__ = [
     "BeamSearchOutput",
+    "CatalogRanking",
     "Children",
+    "GenerativeRetrievalPipeline",
     "PrefixTable",
+    "RetrievalResult",
     "SemanticIdLogitsProcessor",
     "constrained_beam_search",
+    "rank_catalog",
+    "retrieve",
     "semantic_id_beam_search",
 ]

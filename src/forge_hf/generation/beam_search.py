@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Beam search of fixed length over the semantic IDs of a catalog, for stock encoder-decoder and decoder-only models."""
+"""Beam search of fixed length over a catalog's semantic IDs, for stock encoder-decoder and decoder-only models."""
 
 from dataclasses import dataclass
 
@@ -47,10 +47,10 @@ def constrained_beam_search(
     Finds the `num_beams` semantic IDs of a catalog that a beam search through its prefix tree reaches.
 
     The same hypotheses and scores as `model.generate` with [`SemanticIdLogitsProcessor`], `num_beams` beams, no end
-    token and `length_penalty=0`: a code's score is its log-probability over the whole vocabulary, in float32, and isn't
-    renormalised over the legal codes. But the prompt is read once for all beams, only legal continuations are scored,
-    and rows beyond the catalog are marked instead of repeated. Equal scores are ordered by semantic ID. Nothing of the
-    model's generation config is used.
+    token and `length_penalty=0`: a code's score is its log-probability over the whole vocabulary, in float32, and
+    isn't renormalised over the legal codes. But the prompt is read once for all beams, only legal continuations are
+    scored, and rows beyond the catalog are marked instead of repeated. Equal scores are ordered by semantic ID.
+    Nothing of the model's generation config is used.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -123,10 +123,10 @@ def semantic_id_beam_search(
     """
     [`constrained_beam_search`] as a decoding method of `model.generate`, passed as its `custom_generate`.
 
-    The semantic IDs are always complete and nothing follows them, whatever `max_new_tokens` and the end token are; pass
-    `max_new_tokens=num_levels` so that `generate` finds its lengths in order. Of the generation config only `num_beams`,
-    `num_return_sequences`, `pad_token_id`, `return_dict_in_generate` and `output_scores` are used: logits processors,
-    sampling and length penalty aren't.
+    The semantic IDs are always complete and nothing follows them, whatever `max_new_tokens` and the end token are;
+    pass `max_new_tokens=num_levels` so that `generate` finds its lengths in order. Of the generation config only
+    `num_beams`, `num_return_sequences`, `pad_token_id`, `return_dict_in_generate` and `output_scores` are used:
+    logits processors, stopping criteria, sampling and length penalty aren't.
 
     Args:
         model (`PreTrainedModel`): The model that `generate` was called on.
@@ -280,7 +280,7 @@ class _Decoder:
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, num_beams)`): The new tokens.
-            parents (`torch.LongTensor` of shape `(batch_size, num_beams)`): The beam of the last step that each extends.
+            parents (`torch.LongTensor` of shape `(batch_size, num_beams)`): The last step's beam that each extends.
 
         Returns:
             The next token's logits, of shape `(batch_size, num_beams, vocab_size)`.
@@ -359,5 +359,5 @@ def _decoder_start_token_id(model: nn.Module) -> int:
     if start is None and model.generation_config is not None:
         start = model.generation_config.decoder_start_token_id
     if start is None:
-        raise ValueError("`model.config.decoder_start_token_id` is not set: an encoder-decoder model needs it to begin.")
+        raise ValueError("`model.config.decoder_start_token_id` isn't set: an encoder-decoder model begins with it.")
     return start

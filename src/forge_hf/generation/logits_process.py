@@ -64,8 +64,8 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         depth = input_ids.shape[-1] - self.prompt_length
         if depth < 0:
             raise ValueError(
-                f"`prompt_length` is {self.prompt_length}, but the input has only {input_ids.shape[-1]} tokens. Give the "
-                "padded width of the prompts for a decoder-only model, 1 for an encoder-decoder model."
+                f"`prompt_length` is {self.prompt_length}, but the input has only {input_ids.shape[-1]} tokens. Give "
+                "the padded width of the prompts for a decoder-only model, 1 for an encoder-decoder model."
             )
         num_levels = self.table.num_levels
         nodes = self.table.lookup(input_ids[:, self.prompt_length :][:, :num_levels])

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The prefix tree of a catalog's semantic IDs as flat tensors: which code may follow which prefix."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ class PrefixTable:
     ```
     """
 
-    def __init__(self, codes, codebook_sizes, token_ids=None):
+    def __init__(self, codes: torch.Tensor, codebook_sizes: Sequence[int], token_ids: torch.Tensor | None = None):
         codes = torch.as_tensor(codes)
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         self.num_levels = len(self.codebook_sizes)
@@ -157,7 +158,7 @@ class PrefixTable:
 
         Args:
             depth (`int`): Depth of `nodes`, below `num_levels`.
-            nodes (`torch.LongTensor` of shape `(...)`): Node numbers; a negative number is a dead node without children.
+            nodes (`torch.LongTensor` of shape `(...)`): Node numbers; a negative number has no children.
 
         Returns:
             `Children`: padded to the largest number of children that one of `nodes` has (at least 1).
@@ -248,8 +249,8 @@ def _validate(codes: torch.Tensor, codebook_sizes: tuple[int, ...]) -> None:
         raise InvalidCodesError(f"`codebook_sizes` must be one or more positive numbers, got {codebook_sizes}.")
     if codes.ndim != 2 or codes.shape[1] != len(codebook_sizes):
         raise InvalidCodesError(
-            f"`codes` must have the shape (num_items, {len(codebook_sizes)}), one column for each of `codebook_sizes`, "
-            f"got {tuple(codes.shape)}."
+            f"`codes` must have the shape (num_items, {len(codebook_sizes)}), one column for each of `codebook_sizes`"
+            f", got {tuple(codes.shape)}."
         )
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise InvalidCodesError(f"`codes` must be integers, got {codes.dtype}.")
@@ -259,6 +260,6 @@ def _validate(codes: torch.Tensor, codebook_sizes: tuple[int, ...]) -> None:
     if outside.any():
         row, level = (int(index) for index in outside.nonzero()[0])
         raise InvalidCodesError(
-            f"`codes` hold {int(outside.sum())} values outside their codebook; the first is {int(codes[row, level])} in "
-            f"row {row}, level {level}, whose codebook has {codebook_sizes[level]} codes."
+            f"`codes` hold {int(outside.sum())} values outside their codebook; the first is {int(codes[row, level])} "
+            f"in row {row}, level {level}, whose codebook has {codebook_sizes[level]} codes."
         )

@@ -5,21 +5,31 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from huggingface_hub import CommitInfo, HfApi
+from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
 from .collisions import COLLISION_STRATEGIES
 from .layout import SemanticIdLayout, row_keys
+from .serialization import (
+    CODES_FILE,
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    REMEDY,
+    find_file,
+    pack_ids,
+    read_config,
+    read_tensors,
+    unpack_ids,
+    write_then_rename,
+)
 
 
 if TYPE_CHECKING:
@@ -28,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SemanticIdCatalog"]
 
-CODES_FILE = "semantic_ids.safetensors"
-CONFIG_FILE = "semantic_ids.json"
-FORMAT_VERSION = 1
 _SHOWN = 5  # how many offenders an error message names
 
 
@@ -145,7 +152,7 @@ class SemanticIdCatalog:
         items or on the machine, and tells the item ids `1` and `"1"` apart.
         """
         order = self._id_order
-        parts = {"codes": np.ascontiguousarray(self.codes.numpy()[order], dtype="<i4"), **_pack_ids(self._ids[order])}
+        parts = {"codes": np.ascontiguousarray(self.codes.numpy()[order], dtype="<i4"), **pack_ids(self._ids[order])}
         header = {"codebook_sizes": list(self.layout.codebook_sizes), "num_items": len(self), "parts": sorted(parts)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for name in sorted(parts):
@@ -177,7 +184,8 @@ class SemanticIdCatalog:
         if wanted.dtype != self._ids.dtype:
             kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
             raise UnknownItemError(
-                f"Item ids of this catalog are {kind}, got {other} such as {wanted[0]!r}. Convert them first."
+                f"Item ids of this catalog are {kind}, got {other} such as {_name_first(wanted[:1].tolist())}. "
+                "Convert them first."
             )
         if wanted.dtype == object:
             rows = np.fromiter((self._row_of.get(item, -1) for item in wanted), dtype=np.int64, count=len(wanted))
@@ -241,7 +249,7 @@ class SemanticIdCatalog:
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: torch.from_numpy(part) for name, part in _pack_ids(self._ids).items()}
+        tensors = {name: torch.from_numpy(part) for name, part in pack_ids(self._ids).items()}
         tensors["codes"] = self.codes.to(torch.int32).contiguous()
         config = {
             "format_version": FORMAT_VERSION,
@@ -253,8 +261,8 @@ class SemanticIdCatalog:
         }
         text = json.dumps(config, indent=2) + "\n"
         # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
-        _write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        _write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     @classmethod
     def from_pretrained(
@@ -290,19 +298,22 @@ class SemanticIdCatalog:
         """
         download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         config_file, codes_file = (
-            _find_file(pretrained_model_name_or_path, name, download) for name in (CONFIG_FILE, CODES_FILE)
+            find_file(pretrained_model_name_or_path, name, download) for name in (CONFIG_FILE, CODES_FILE)
         )
-        config = _read_config(config_file)
-        tensors = _read_tensors(codes_file, config)
+        config = read_config(config_file)
+        tensors = read_tensors(codes_file, config)
         try:
-            ids = _unpack_ids(tensors)
+            ids = unpack_ids(tensors)
             catalog = cls(ids, tensors["codes"], SemanticIdLayout.from_dict(config), config["on_collision"])
         except (ValueError, IndexError) as error:
-            raise CorruptCatalogError(f"{codes_file} doesn't hold what {config_file} says: {error} {_REMEDY}") from error
+            reason = str(error).rstrip(".")
+            raise CorruptCatalogError(
+                f"{codes_file} doesn't hold what {config_file} says: {reason}. {REMEDY}"
+            ) from error
         if catalog.fingerprint != config["fingerprint"]:
             raise CorruptCatalogError(
                 f"{codes_file} has the fingerprint {catalog.fingerprint}, but {config_file} says "
-                f"{config['fingerprint']}: one of the two was altered or belongs to another catalog. {_REMEDY}"
+                f"{config['fingerprint']}: one of the two was altered or belongs to another catalog. {REMEDY}"
             )
         return catalog
 
@@ -390,8 +401,8 @@ class SemanticIdCatalog:
             null |= table[name].is_null().to_numpy()
         if null.any():
             raise InvalidCodesError(
-                f"{null.sum()} rows of `dataset` lack an item id or a code: rows {_name_first(np.flatnonzero(null))}. "
-                "Drop them, or give those items codes."
+                f"{null.sum()} rows of `dataset` lack an item id or a code: rows "
+                f"{_name_first(np.flatnonzero(null).tolist())}. Drop them, or give those items codes."
             )
         codes = np.stack([table[name].to_numpy() for name in levels], axis=1)
         ids = table["item_id"].to_pylist()
@@ -434,9 +445,6 @@ class SemanticIdCatalog:
         return order, keys[order]
 
 
-_REMEDY = "Save the catalog again, or download it anew."
-
-
 def _as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
     """Item ids as an int64 array, or as an object array of `str`: an object array keeps every string as it is."""
     if isinstance(item_ids, np.ndarray | torch.Tensor):
@@ -456,97 +464,5 @@ def _as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Te
     raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
 
 
-def _pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Item ids as arrays that safetensors can hold, little-endian on every machine."""
-    if ids.dtype != object:
-        return {"item_ids": ids.astype("<i8")}
-    encoded = [item.encode("utf-8") for item in ids]
-    offsets = np.zeros(len(ids) + 1, dtype="<i8")
-    np.cumsum([len(item) for item in encoded], out=offsets[1:])
-    return {"item_id_bytes": np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8), "item_id_offsets": offsets}
-
-
-def _unpack_ids(tensors: dict[str, torch.Tensor]) -> list[str] | list[int]:
-    """The inverse of `_pack_ids`."""
-    if "item_ids" in tensors:
-        return tensors["item_ids"].tolist()
-    text, offsets = tensors["item_id_bytes"].numpy().tobytes(), tensors["item_id_offsets"].tolist()
-    if offsets[0] != 0 or offsets[-1] != len(text) or offsets != sorted(offsets):
-        raise ValueError("the item ids' offsets don't fit their bytes.")
-    return [text[start:stop].decode("utf-8") for start, stop in zip(offsets, offsets[1:], strict=False)]
-
-
-def _write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _find_file(source: str | os.PathLike, name: str, download: dict[str, Any]) -> str:
-    if os.path.isdir(source):
-        path = os.path.join(source, name)
-        if os.path.isfile(path):
-            return path
-    else:
-        try:
-            return hf_hub_download(str(source), name, **download)
-        except HFValidationError:
-            raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
-        except EntryNotFoundError:
-            pass  # also a LocalEntryNotFoundError: offline, and not in the cache
-    raise FileNotFoundError(
-        f"{source} has no {name}. A catalog is the two files {CONFIG_FILE} and {CODES_FILE}, as "
-        "`SemanticIdCatalog.save_pretrained` writes them."
-    )
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
-    expected |= {"on_collision": str, "fingerprint": str}
-    try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
-        raise CorruptCatalogError(f"{path} isn't JSON: {error}. {_REMEDY}") from error
-    if not isinstance(config, dict):
-        raise CorruptCatalogError(f"{path} must hold a JSON object, got {type(config).__name__}. {_REMEDY}")
-    if config.get("format_version") not in (None, FORMAT_VERSION):
-        raise CorruptCatalogError(
-            f"{path} is of format {config['format_version']!r}, and this version of forge_hf reads format "
-            f"{FORMAT_VERSION}. Install the version that wrote it, or a newer one."
-        )
-    for key, kind in expected.items():
-        if type(config.get(key)) is not kind:
-            raise CorruptCatalogError(
-                f"{path} must hold {key!r} of type {kind.__name__}, got {config.get(key)!r}. {_REMEDY}"
-            )
-    try:
-        SemanticIdLayout.from_dict(config)
-    except ValueError as error:
-        raise CorruptCatalogError(f"{path}: {error} {_REMEDY}") from error
-    return config
-
-
-def _read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {_REMEDY}") from error
-    count = config["num_items"]
-    expected = {"codes": (torch.int32, (count, len(config["codebook_sizes"])))}
-    if config["item_id_type"] == "int":
-        expected["item_ids"] = (torch.int64, (count,))
-    else:
-        expected["item_id_offsets"] = (torch.int64, (count + 1,))
-        expected["item_id_bytes"] = (torch.uint8, None)
-    for name, (dtype, shape) in expected.items():
-        tensor = tensors.get(name)
-        if tensor is None or tensor.dtype != dtype or shape not in (None, tuple(tensor.shape)):
-            got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
-            raise CorruptCatalogError(
-                f"{path} must hold {name!r} as {dtype}{f' of shape {shape}' if shape else ''}, got {got}. {_REMEDY}"
-            )
-    return {name: tensors[name] for name in expected}
+def _name_first(values: Sequence) -> str:
+    return ", ".join(repr(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")

@@ -212,7 +212,9 @@ class SemanticIdLayout:
             f"C{first} to C{first + size - 1}" for first, size in zip(self.offsets, self.codebook_sizes, strict=True)
         )
         shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
-        return f"{shown} is not a semantic ID of this layout, which has {self.num_levels} codes: {ranges}, in that order."
+        return (
+            f"{shown} is not a semantic ID of this layout, which has {self.num_levels} codes: {ranges}, in that order."
+        )
 
     def to_dict(self) -> dict[str, list[int]]:
         """A dictionary that JSON can hold."""

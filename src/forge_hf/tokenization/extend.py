@@ -59,8 +59,8 @@ def extend_tokenizer(
     present = [code for code in codes if code in added]
     if 0 < len(present) < len(codes):
         raise ValueError(
-            f"`tokenizer` has {len(present)} of the {len(codes)} codes already, such as {present[0]!r}: it was extended "
-            "for another layout. Start from the tokenizer of the text model."
+            f"`tokenizer` has {len(present)} of the {len(codes)} codes already, such as {present[0]!r}: it was "
+            "extended for another layout. Start from the tokenizer of the text model."
         )
     if not present:
         # In one call: one call a code takes minutes (tokenizers rebuilds its matcher each time).
@@ -95,7 +95,7 @@ def resize_and_init(
         rqvae ([`RQVAEModel`], *optional*):
             Item tokenizer that made the codes.
         seed (`int`, *optional*, defaults to 0):
-            Seed of the noise and the rotations. The global random state is left alone.
+            Seed of the noise and the rotations.
 
     Returns:
         [`~transformers.PreTrainedModel`]: the model.
@@ -104,12 +104,12 @@ def resize_and_init(
         `ValueError`: The tokenizer lacks codes of `layout`, or `rqvae` has other codebook sizes than `layout`.
     """
     token_ids = semantic_id_token_ids(tokenizer, layout)
-    codebooks = [] if rqvae is None else [codebook.weight.detach().float().cpu() for codebook in rqvae.quantizer.codebooks]
+    codebooks = [] if rqvae is None else [rqvae.get_codebook(level).cpu() for level in range(rqvae.config.num_levels)]
     sizes = tuple(len(codebook) for codebook in codebooks)
     if layout.codebook_sizes[: len(sizes)] != sizes:
         raise ValueError(
-            f"`rqvae` has the codebook sizes {list(sizes)}, and `layout` {list(layout.codebook_sizes)}: they must agree "
-            "on all levels of `rqvae`."
+            f"`rqvae` has the codebook sizes {list(sizes)}, and `layout` {list(layout.codebook_sizes)}: they must "
+            "agree on all levels of `rqvae`."
         )
     num_old = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > num_old:

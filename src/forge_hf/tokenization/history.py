@@ -46,11 +46,11 @@ class HistoryEncoder:
     >>> from forge_hf.semantic_ids import SemanticIdCatalog
     >>> from forge_hf.tokenization import HistoryEncoder, SemanticIdTokenizer
 
-    >>> catalog = SemanticIdCatalog.from_codes(["shirt", "shoe"], [[1, 2], [0, 3]], codebook_sizes=[4, 4], on_collision="keep")
+    >>> catalog = SemanticIdCatalog.from_codes(["shirt", "shoe"], [[1, 2], [0, 3]], codebook_sizes=[4, 4])
     >>> tokenizer = SemanticIdTokenizer(layout=catalog.layout)
     >>> encode = HistoryEncoder(catalog, tokenizer, is_encoder_decoder=False)
     >>> tokenizer.decode(encode([["shoe", "shirt"]])[0])
-    '<sep>C0C7C1C6'
+    '<sep>C0C7C8C1C6C8'
     ```
     """
 
@@ -105,17 +105,39 @@ class HistoryEncoder:
                 f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}. Leave them out, or recommend "
                 "what is popular."
             )
+        recent = [history[-self.max_items :] for history in histories]
+        rows = self.catalog.indices_for(list(chain.from_iterable(recent)))
+        return self.encode_rows(rows.split([len(history) for history in recent]), user_ids)
+
+    def encode_rows(
+        self, histories: Sequence[torch.Tensor], user_ids: Sequence[str | int] | None = None
+    ) -> list[torch.Tensor]:
+        """
+        The same for histories that are given as rows of the catalog, whole.
+
+        Args:
+            histories (`Sequence[torch.Tensor]`):
+                Rows of the catalog, one int64 tensor for each user, none empty.
+            user_ids (`Sequence[str | int]`, *optional*):
+                Id of each user. Without effect if the tokenizer has no user buckets.
+
+        Returns:
+            `list[torch.Tensor]`: one int64 tensor of token ids for each history.
+        """
         if len(histories) == 0:
             return []
-        recent = [history[-self.max_items :] for history in histories]
-        codes = self.target_tokens(list(chain.from_iterable(recent)))
+        codes = self.item_tokens[torch.cat(list(histories))]
 
-        if user_ids is not None and isinstance(self.tokenizer, SemanticIdTokenizer) and self.tokenizer.num_user_buckets:
+        if (
+            user_ids is not None
+            and isinstance(self.tokenizer, SemanticIdTokenizer)
+            and self.tokenizer.num_user_buckets
+        ):
             start = torch.tensor([[self.tokenizer.user_token_id(user_id)] for user_id in user_ids])
         else:
             start = torch.tensor([self._start] * len(histories), dtype=torch.int64)
         # All histories are laid out in one row and cut apart at the end: no loop over tokens.
-        num_codes = torch.tensor([len(history) for history in recent]) * codes.shape[1]
+        num_codes = torch.tensor([len(history) for history in histories]) * codes.shape[1]
         lengths = num_codes + start.shape[1] + len(self._end)
         begins = lengths.cumsum(0) - lengths
         tokens = torch.empty(int(lengths.sum()), dtype=torch.int64)

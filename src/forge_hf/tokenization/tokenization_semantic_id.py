@@ -110,8 +110,8 @@ class SemanticIdTokenizer(PreTrainedTokenizerFast):
             codebook_sizes=list(self._layout.codebook_sizes),
             **{**special_tokens, **kwargs},
         )
-        # transformers 5 rebuilds whatever tokenizer lies beside a `qwen2` model as a Qwen2Tokenizer, which reads codes as
-        # other ids, unless the tokenizer names a class of its own here.
+        # transformers 5 rebuilds whatever tokenizer lies beside a `qwen2` model as a Qwen2Tokenizer, which reads codes
+        # as other ids, unless the tokenizer names a class of its own here.
         self._auto_map = {"AutoTokenizer": [None, f"{Path(_REMOTE_CODE_FILE).stem}.SemanticIdTokenizer"]}
         if codes_are_special:
             self.add_tokens([AddedToken(code, special=True, normalized=False) for code in codes])

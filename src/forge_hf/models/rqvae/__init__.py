@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModel
 from .configuration_rqvae import RQVAEConfig
 from .modeling_rqvae import RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 
+
 AutoConfig.register(RQVAEConfig.model_type, RQVAEConfig, exist_ok=True)
 AutoModel.register(RQVAEConfig, RQVAEModel, exist_ok=True)
 

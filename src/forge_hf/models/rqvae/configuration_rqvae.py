@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 @strict
 class RQVAEConfig(PreTrainedConfig):
     r"""
-    Configuration of an [`RQVAEModel`], which turns an item embedding into a few discrete codes by residual quantization.
+    Configuration of an [`RQVAEModel`], which turns an item embedding into a few codes by residual quantization.
     The defaults are TIGER's (https://huggingface.co/papers/2305.05065) for 768-dimensional sentence embeddings.
 
     Args:
@@ -65,8 +65,8 @@ class RQVAEConfig(PreTrainedConfig):
         sinkhorn_iterations (`int`, *optional*, defaults to 5):
             Number of Sinkhorn iterations.
         dead_code_threshold (`float`, *optional*, defaults to 0.0):
-            A code whose running usage falls below this fraction of its level's mean usage is restarted at a latent of
-            the current batch. 0 restarts none.
+            A code whose running usage falls below this fraction of an even share is restarted at a latent of the
+            current batch. 0 restarts none.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the codes before they are initialized from data.
 
@@ -155,7 +155,7 @@ class RQVAEConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
         if not 0 <= self.dead_code_threshold < 1:
             raise ValueError(
-                "`dead_code_threshold` is a fraction of the mean usage and must be in [0, 1), "
+                "`dead_code_threshold` is a fraction of an even share and must be in [0, 1), "
                 f"but is {self.dead_code_threshold}."
             )
         assignments = self.level_assignments

@@ -14,7 +14,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_rqvae import RQVAEConfig
 
-# Encoding works through the rows in chunks of at most this many numbers of its widest intermediate (128 MB in float64).
+
+# Encoding goes through the rows in chunks whose widest intermediate has at most this many numbers (128 MB).
 ENCODE_CHUNK_NUMEL = 2**24
 
 
@@ -77,9 +78,9 @@ def sinkhorn_assignment(distances: torch.Tensor, epsilon: float, num_iterations:
     """
     Codes of shape `(batch_size,)` that use all codes of a level about equally within the batch.
 
-    FORGE's form: costs are standardized over the whole matrix and shifted to a minimum of 0, `Q = exp(-cost / epsilon)`
-    is normalized over items and then over codes, `num_iterations` times, and each item takes its largest entry. Done on
-    logarithms in float64, since an item far from every code would underflow.
+    FORGE's form: costs are standardized over the whole matrix and shifted to a minimum of 0, `Q = exp(-cost /
+    epsilon)` is normalized over items and then over codes, `num_iterations` times, and each item takes its largest
+    entry. Done on logarithms in float64, since an item far from every code would underflow.
     """
     costs = distances.double()
     costs = (costs - costs.mean()) / costs.std(correction=0).clamp(min=1e-12)
@@ -114,7 +115,7 @@ def is_distributed() -> bool:
 
 
 class RQVAEInputNormalization(nn.Module):
-    """Moves embeddings to where the encoder works best, and back. The statistics come from data, not from gradients."""
+    """Moves embeddings to where the encoder works best, and back, by statistics of the training items."""
 
     def __init__(self, config: RQVAEConfig):
         super().__init__()
@@ -182,7 +183,7 @@ class RQVAECodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, residuals: torch.Tensor, codes: torch.Tensor) -> None:
-        """One step of the running usage, of the EMA codes, and of the dead codes' restart; the same on every process."""
+        """One step of the running usage, the EMA codes and the dead codes' restart; the same on every process."""
         ema, threshold = self.config.codebook_update == "ema", self.config.dead_code_threshold
         if not ema and threshold == 0:
             return
@@ -191,6 +192,7 @@ class RQVAECodebook(nn.Module):
         totals = batch.new_zeros(self.size, batch.shape[1]).index_add_(0, codes, batch)
         if is_distributed():
             torch.distributed.all_reduce(totals)
+        totals *= self.size / totals[:, -1].sum()  # the usage of an evenly used code is 1, whatever the batch size
         step = 1 - self.config.ema_decay
         self.cluster_size.lerp_(totals[:, -1], step)
         if ema:
@@ -199,7 +201,7 @@ class RQVAECodebook(nn.Module):
             smoothed = (self.cluster_size + epsilon) / (total + self.size * epsilon) * total
             self.weight.copy_(self.embed_sum / smoothed[:, None])
         if threshold > 0:
-            self._restart_dead_codes(residuals.detach(), self.cluster_size < threshold * self.cluster_size.mean())
+            self._restart_dead_codes(residuals.detach(), self.cluster_size < threshold)
 
     def _restart_dead_codes(self, residuals: torch.Tensor, dead: torch.Tensor) -> None:
         dead = dead.nonzero()[:, 0]
@@ -212,11 +214,10 @@ class RQVAECodebook(nn.Module):
         if is_distributed():
             torch.distributed.broadcast(restarts, src=0)
         restarted = restarts[:, -1] > 0
-        vectors, usage = restarts[restarted, :-1], self.cluster_size.mean()
-        self.weight[restarted] = vectors
-        self.cluster_size[restarted] = usage
+        self.weight[restarted] = restarts[restarted, :-1]
+        self.cluster_size[restarted] = 1
         if self.config.codebook_update == "ema":
-            self.embed_sum[restarted] = vectors * usage
+            self.embed_sum[restarted] = restarts[restarted, :-1]
 
 
 class RQVAEResidualQuantizer(nn.Module):
@@ -246,8 +247,8 @@ class RQVAEPreTrainedModel(PreTrainedModel):
     config: RQVAEConfig
     base_model_prefix = "rqvae"
     main_input_name = "embeddings"
-    # The whole model: it is small, and rounded weights would move items across code boundaries.
-    _keep_in_fp32_modules_strict = ["input_normalization", "encoder", "quantizer", "decoder"]
+    # All but the `initialized` flags: the model is small, and rounded weights would move items to other codes.
+    _keep_in_fp32_modules_strict = ["input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -363,12 +364,16 @@ class RQVAEModel(RQVAEPreTrainedModel):
         if not embeddings.is_floating_point():
             raise ValueError(f"`embeddings` must be floating point, but is {embeddings.dtype}.")
 
+    def _chunks(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        widest = max(self.config.input_dim, *self.config.hidden_sizes, *self.config.codebook_sizes)
+        return embeddings.split(max(1, ENCODE_CHUNK_NUMEL // widest))
+
     def _latents(self, embeddings: torch.Tensor) -> torch.Tensor:
         """
         Latents in float64, so that codes can be found in float64.
 
         In float32 the last bits of a matrix product depend on the batch size, the machine and the number of threads,
-        and about one code in 10^5 lies so near a boundary that it would follow them.
+        and about one code in 10^6 (in 10^3 where TF32 is on) lies so near a boundary that it would follow them.
         """
         # MPS has no float64.
         device = torch.device("cpu") if embeddings.device.type == "mps" else embeddings.device
@@ -376,12 +381,22 @@ class RQVAEModel(RQVAEPreTrainedModel):
         return self.encoder(normalized, deterministic=True)
 
     @torch.no_grad()
+    def get_latents(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        The encoder's output without its codes, of shape `(batch_size, codebook_dim)`: what a k-means initializes
+        codebooks from. `embeddings` is not checked.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            latents = torch.cat([self._latents(chunk).float() for chunk in self._chunks(embeddings)])
+        return latents.to(embeddings.device)
+
+    @torch.no_grad()
     def encode(self, embeddings: torch.Tensor) -> RQVAEEncoderOutput:
         """
         The codes of items: the nearest code at each level.
 
-        Deterministic, and independent of how the rows are split into batches, of the mode, of autocast and of the dtype
-        that the weights were loaded in.
+        Deterministic, and independent of how the rows are split into batches, of the mode, of autocast and of the
+        dtype that the weights were loaded in.
 
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
@@ -391,17 +406,16 @@ class RQVAEModel(RQVAEPreTrainedModel):
             [`RQVAEEncoderOutput`]: `codes` of shape `(batch_size, num_levels)` and `latents`.
 
         Raises:
-            `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message gives
-            the rows).
+            `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message
+            gives the rows).
         """
         self._check_embeddings(embeddings)
         bad = (~embeddings.isfinite().all(dim=1)).nonzero()[:, 0]
         if len(bad) > 0:
             rows = ", ".join(map(str, bad[:5].tolist())) + (", …" if len(bad) > 5 else "")
             raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
-        widest = max(self.config.input_dim, *self.config.hidden_sizes, *self.config.codebook_sizes)
         with torch.autocast(embeddings.device.type, enabled=False):
-            chunks = [self._latents(chunk) for chunk in embeddings.split(max(1, ENCODE_CHUNK_NUMEL // widest))]
+            chunks = [self._latents(chunk) for chunk in self._chunks(embeddings)]
             codes = torch.cat([self.quantizer.assign(chunk) for chunk in chunks])
         latents = torch.cat(chunks).float()
         return RQVAEEncoderOutput(codes=codes.to(embeddings.device), latents=latents.to(embeddings.device))
@@ -505,9 +519,7 @@ class RQVAEModel(RQVAEPreTrainedModel):
             if return_loss:
                 output.reconstruction_loss = self._reconstruction_loss(decoded, normalized)
                 output.commitment_loss, codebook_loss = self._quantization_losses(latents, residuals, vectors)
-                output.loss = (
-                    output.reconstruction_loss + self.config.commitment_loss_weight * output.commitment_loss
-                )
+                output.loss = output.reconstruction_loss + self.config.commitment_loss_weight * output.commitment_loss
                 if self.config.codebook_update == "gradient":
                     output.codebook_loss = codebook_loss
                     output.loss = output.loss + self.config.codebook_loss_weight * codebook_loss

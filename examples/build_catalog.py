@@ -1,0 +1,119 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes that are there already.
+
+    python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --output_dir runs/catalog
+    accelerate launch --num_processes 2 --cpu examples/build_catalog.py --rqvae ... (each process encodes its share)
+    python examples/build_catalog.py --codes codes.json --codebook_sizes 256 256 256 --output_dir runs/catalog
+    python examples/build_catalog.py --tiny --output_dir runs/catalog
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from forge_hf import ItemEmbeddings, RQVAEConfig, RQVAEModel, SemanticIdCatalog, SyntheticMarket
+from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, gini, prefix_collision_rates
+
+
+BATCH_SIZE = 8192
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE")
+    parser.add_argument("--embeddings", help=".safetensors, .npy, .parquet or .arrow file, or a saved dataset")
+    parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
+    parser.add_argument("--codes", help='ready codes instead: JSON of {"item id": [code, ...]}, from 0 in each level')
+    parser.add_argument("--codebook_sizes", type=int, nargs="+", help="number of codes of each level, with --codes")
+    parser.add_argument("--on_collision", default="suffix", choices=["suffix", "keep"])
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--tiny", action="store_true", help="an untrained RQ-VAE on 500 invented items")
+    args = parser.parse_args()
+    if bool(args.codes) + bool(args.rqvae) + args.tiny != 1:
+        parser.error("give exactly one of --rqvae (with --embeddings), --codes (with --codebook_sizes) and --tiny")
+    if bool(args.codes) != bool(args.codebook_sizes) or bool(args.rqvae) != bool(args.embeddings):
+        parser.error("--rqvae goes with --embeddings, and --codes with --codebook_sizes")
+    return args
+
+
+def main():
+    args = parse_args()
+    accelerator = Accelerator()
+
+    # 1. Codes of every item: read them, or encode the embeddings.
+    if args.codes:
+        table = json.loads(Path(args.codes).read_text(encoding="utf-8"))
+        item_ids, codes, codebook_sizes = list(table), list(table.values()), args.codebook_sizes
+        if all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in item_ids):
+            item_ids = [int(item_id) for item_id in item_ids]  # JSON's keys are text; sequences keep integers
+    else:
+        if args.tiny:
+            market = SyntheticMarket(num_items=500, num_users=1)
+            items = ItemEmbeddings(market.embeddings, item_ids=market.item_ids)
+            rqvae = untrained_rqvae(items)
+        else:
+            item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
+            items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids)
+            rqvae = RQVAEModel.from_pretrained(args.rqvae)
+        items.validate(expected_dim=rqvae.config.input_dim)
+        item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
+        codes = encode(rqvae, items, accelerator)
+
+    # 2. The catalog, written by one process.
+    if accelerator.is_main_process:
+        catalog = SemanticIdCatalog.from_codes(
+            item_ids, codes, codebook_sizes=codebook_sizes, on_collision=args.on_collision
+        )
+        catalog.save_pretrained(args.output_dir)
+        report(catalog, num_levels=len(codebook_sizes))
+        print(f"saved to {args.output_dir}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+@torch.no_grad()
+def encode(rqvae: RQVAEModel, items: ItemEmbeddings, accelerator: Accelerator) -> torch.Tensor:
+    """Codes of all items, of shape `(num_items, num_levels)`. Each process encodes a share and fills in its rows."""
+    rqvae = rqvae.to(accelerator.device).eval()
+    codes = torch.zeros(len(items), rqvae.config.num_levels, dtype=torch.int64, device=accelerator.device)
+    batch_size = min(BATCH_SIZE, -(-len(items) // accelerator.num_processes))
+    with accelerator.split_between_processes(list(range(0, len(items), batch_size))) as starts:
+        for start in tqdm(starts, "Encoding", disable=not accelerator.is_main_process):
+            rows = range(start, min(start + batch_size, len(items)))
+            batch = items.__getitems__(rows)["embeddings"].to(accelerator.device)
+            codes[rows.start : rows.stop] = rqvae.encode(batch).codes
+    return accelerator.reduce(codes, reduction="sum").cpu()
+
+
+def untrained_rqvae(items: ItemEmbeddings) -> RQVAEModel:
+    """An RQ-VAE with random layers, whose codes are the latents, and then residuals, of the first items."""
+    torch.manual_seed(0)
+    config = RQVAEConfig(input_dim=items.dim, hidden_sizes=[64], codebook_dim=16, codebook_sizes=[16, 16, 16])
+    rqvae = RQVAEModel(config)
+    residuals = rqvae.encode(items.to_tensor()).latents.detach()
+    for level, size in enumerate(config.codebook_sizes):
+        codebook = residuals[level * size : (level + 1) * size]
+        rqvae.set_codebook(level, codebook)
+        residuals = residuals - codebook[torch.cdist(residuals, codebook).argmin(dim=1)]
+    return rqvae
+
+
+def report(catalog: SemanticIdCatalog, num_levels: int):
+    """Prints the size of the catalog and how well its codes are used, before collisions were dealt with."""
+    sizes, codes = catalog.layout.codebook_sizes[:num_levels], catalog.codes[:, :num_levels]
+    print(f"{len(catalog)} items, codebook sizes {list(catalog.layout.codebook_sizes)}, {catalog.fingerprint=}")
+    print(f"example: item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
+    print("level  utilisation  perplexity  collisions of the prefix")
+    columns = (codebook_utilization(codes, sizes), codebook_perplexity(codes, sizes), prefix_collision_rates(codes))
+    for level, (used, perplexity, collisions) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1):
+        print(f"{level:5}  {used:11.1%}  {perplexity:10.1f}  {collisions:24.2%}")
+    print(f"Gini coefficient {gini(codes):.3f}")
+
+
+if __name__ == "__main__":
+    main()

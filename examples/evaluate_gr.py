@@ -1,0 +1,129 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Scores a generative retriever on what users did next, beside the baselines that it has to beat.
+
+With an untrained model on a small generated market, in seconds on a CPU:
+
+    python examples/evaluate_gr.py --tiny
+
+With a folder or Hub repository that holds a model, its tokenizer and its catalog, and sequences in any form that
+`forge_hf.read_sequences` reads. Embeddings add the neighbours of the last item, `--output` writes all numbers as JSON:
+
+    python examples/evaluate_gr.py --model runs/gr --sequences sequences.txt --embeddings items.parquet --output gr.json
+
+On several processes, which share the users, here two on a CPU:
+
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/evaluate_gr.py --tiny
+"""
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from transformers import HfArgumentParser, pipeline
+
+from forge_hf import (
+    ItemEmbeddings,
+    RetrievalEvaluator,
+    SemanticIdCatalog,
+    SyntheticMarket,
+    create_retriever,
+    leave_one_out,
+    read_sequences,
+)
+from forge_hf.evaluation import NearestNeighborsBaseline, PopularityBaseline, RandomBaseline, evaluate_rankings
+
+
+@dataclass
+class ScriptArguments:
+    model: str | None = field(default=None, metadata={"help": "Folder or repository: model, tokenizer and catalog."})
+    sequences: str | None = field(default=None, metadata={"help": "A file, a folder, or a dataset of the Hub."})
+    embeddings: str | None = field(default=None, metadata={"help": "Item embeddings, for the neighbours."})
+    item_ids: str | None = field(default=None, metadata={"help": "JSON list of their item ids, where they have none."})
+    tiny: bool = field(default=False, metadata={"help": "An untrained model on a generated market."})
+    split: str = field(default="test", metadata={"help": "`test` (last items) or `validation` (those before)."})
+    output: str | None = field(default=None, metadata={"help": "JSON file for all numbers."})
+    num_beams: int = field(default=50, metadata={"help": "Width of the beam search."})
+    batch_size: int = field(default=64, metadata={"help": "Users that a process searches at once."})
+    max_history: int = field(default=20, metadata={"help": "Most recent items that the model reads."})
+
+
+def write_tiny_files(folder: Path) -> dict[str, str]:
+    """A market, and an untrained model whose semantic IDs are category, style and a suffix."""
+    market = SyntheticMarket(num_items=200, num_users=100)
+    labels = [np.unique(market.items[column], return_inverse=True)[1] for column in ("leaf_category", "style")]
+    sizes = [int(label.max()) + 1 for label in labels]
+    catalog = SemanticIdCatalog.from_codes(market.item_ids, np.stack(labels, axis=1), codebook_sizes=sizes)
+    torch.manual_seed(0)
+    for part in (*create_retriever("qwen2-small", catalog, num_hidden_layers=1), catalog):
+        part.save_pretrained(folder / "gr")
+    market.sequences.to_parquet(folder / "sequences.parquet")
+    np.save(folder / "items.npy", market.embeddings)
+    (folder / "item_ids.json").write_text(json.dumps(market.item_ids))
+    files = {"model": "gr", "sequences": "sequences.parquet", "embeddings": "items.npy", "item_ids": "item_ids.json"}
+    return {name: str(folder / file) for name, file in files.items()}
+
+
+# 1. Read the command line. With --tiny every process makes the same files, in a temporary folder of its own.
+args = HfArgumentParser(ScriptArguments).parse_args_into_dataclasses()[0]
+accelerator = Accelerator()
+settings = asdict(args)
+temporary = tempfile.TemporaryDirectory()
+if args.tiny:
+    vars(args).update(write_tiny_files(Path(temporary.name)))
+elif args.model is None or args.sequences is None:
+    raise SystemExit("Give `--model` and `--sequences`, or `--tiny` for an untrained model on generated ones.")
+
+# 2. Load the retriever with its catalog, and split the sequences.
+retriever = pipeline("generative-retrieval", model=args.model, device=accelerator.device)
+catalog = retriever.catalog
+splits = leave_one_out(read_sequences(args.sequences))
+dataset = splits[args.split]
+
+# 3. Score the retriever; every process takes its share of the users.
+evaluator = RetrievalEvaluator(
+    dataset, catalog, num_beams=args.num_beams, batch_size=args.batch_size, max_history=args.max_history
+)
+start = time.perf_counter()
+ours = evaluator(retriever.model, retriever.tokenizer)
+seconds = time.perf_counter() - start
+
+# 4. Score the baselines, all by the same measure.
+if accelerator.is_main_process:
+    baselines = {
+        "random": RandomBaseline(catalog.item_ids),
+        "popularity": PopularityBaseline(catalog.item_ids, splits["train"]["items"][:]),
+    }
+    if args.embeddings:
+        item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
+        items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids).validate()
+        baselines["neighbours"] = NearestNeighborsBaseline(items)
+    scores, histories = {}, dataset["history"][:]
+    for name, baseline in baselines.items():
+        lists = [baseline.rank(histories, top_k=10, exclude_history=exclude) for exclude in (True, False)]
+        scores[name] = evaluate_rankings(lists[0], dataset, catalog, unmasked_rankings=lists[1])
+    scores["ours"] = ours
+
+    # 5. Print one table, and write all numbers.
+    columns = ["recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10", "coverage@10"]
+    for title, prefix in (("items of the history left out", ""), ("items of the history left in", "unmasked_")):
+        print(f"\n{args.split}, {len(dataset):,} users, {title}")
+        print(" " * 12 + "".join(f"{column:>12}" for column in columns))
+        for name, values in scores.items():
+            print(f"{name:<12}" + "".join(f"{values[prefix + column]:12.4f}" for column in columns))
+    print(
+        f"\n{seconds:.1f} s of search, {accelerator.num_processes} processes, invalid rate {ours['invalid_rate']:.4f}"
+    )
+    if args.output:
+        report = {"settings": settings, "num_users": len(dataset), "seconds": round(seconds, 1), "scores": scores}
+        temporary_file = Path(f"{args.output}.tmp")
+        temporary_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary_file, args.output)
+accelerator.wait_for_everyone()
+accelerator.end_training()

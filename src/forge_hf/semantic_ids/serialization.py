@@ -1,0 +1,128 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""The files of a saved catalog: what they hold, and how they are written, found, read and checked."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import CorruptCatalogError
+from .layout import SemanticIdLayout
+
+
+CODES_FILE = "semantic_ids.safetensors"
+CONFIG_FILE = "semantic_ids.json"
+FORMAT_VERSION = 1
+REMEDY = "Save the catalog again, or download it anew."
+
+
+def pack_ids(ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Item ids as arrays that safetensors can hold, little-endian on every machine."""
+    if ids.dtype != object:
+        return {"item_ids": ids.astype("<i8")}
+    encoded = [item.encode("utf-8") for item in ids]
+    offsets = np.zeros(len(ids) + 1, dtype="<i8")
+    np.cumsum([len(item) for item in encoded], out=offsets[1:])
+    return {"item_id_bytes": np.frombuffer(bytearray(b"".join(encoded)), dtype=np.uint8), "item_id_offsets": offsets}
+
+
+def unpack_ids(tensors: dict[str, torch.Tensor]) -> list[str] | list[int]:
+    """The inverse of `pack_ids`."""
+    if "item_ids" in tensors:
+        return tensors["item_ids"].tolist()
+    text, offsets = tensors["item_id_bytes"].numpy().tobytes(), tensors["item_id_offsets"].tolist()
+    if offsets[0] != 0 or offsets[-1] != len(text) or offsets != sorted(offsets):
+        raise ValueError("the item ids' offsets don't fit their bytes.")
+    return [text[start:stop].decode("utf-8") for start, stop in zip(offsets, offsets[1:], strict=False)]
+
+
+def write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a temporary file beside `path`, and only then puts it in the place of `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find_file(source: str | os.PathLike, name: str, download: dict[str, Any]) -> str:
+    """Path of a file of a catalog: in the folder `source`, or downloaded from the repository `source`."""
+    if os.path.isdir(source):
+        path = os.path.join(source, name)
+        if os.path.isfile(path):
+            return path
+    else:
+        try:
+            return hf_hub_download(str(source), name, **download)
+        except HFValidationError:
+            raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
+        except EntryNotFoundError:
+            pass  # also a LocalEntryNotFoundError: offline, and not in the cache
+    raise FileNotFoundError(
+        f"{source} has no {name}. A catalog is the two files {CONFIG_FILE} and {CODES_FILE}, as "
+        "`SemanticIdCatalog.save_pretrained` writes them."
+    )
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The JSON file, every entry checked for its type."""
+    expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
+    expected |= {"on_collision": str, "fingerprint": str}
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
+        raise CorruptCatalogError(f"{path} isn't JSON: {error}. {REMEDY}") from error
+    if not isinstance(config, dict):
+        raise CorruptCatalogError(f"{path} must hold a JSON object, got {type(config).__name__}. {REMEDY}")
+    if config.get("format_version") not in (None, FORMAT_VERSION):
+        raise CorruptCatalogError(
+            f"{path} is of format {config['format_version']!r}, and this version of forge_hf reads format "
+            f"{FORMAT_VERSION}. Install the version that wrote it, or a newer one."
+        )
+    for key, kind in expected.items():
+        if type(config.get(key)) is not kind:
+            raise CorruptCatalogError(
+                f"{path} must hold {key!r} of type {kind.__name__}, got {config.get(key)!r}. {REMEDY}"
+            )
+    if config["item_id_type"] not in ("int", "str"):
+        raise CorruptCatalogError(
+            f"{path}: 'item_id_type' must be 'int' or 'str', got {config['item_id_type']!r}. {REMEDY}"
+        )
+    try:
+        SemanticIdLayout.from_dict(config)
+    except ValueError as error:
+        raise CorruptCatalogError(f"{path}: {error} {REMEDY}") from error
+    return config
+
+
+def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The safetensors file, every tensor checked for the type and shape that the JSON file asks for."""
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {REMEDY}") from error
+    count = config["num_items"]
+    expected = {"codes": (torch.int32, (count, len(config["codebook_sizes"])))}
+    if config["item_id_type"] == "int":
+        expected["item_ids"] = (torch.int64, (count,))
+    else:
+        expected["item_id_offsets"] = (torch.int64, (count + 1,))
+        expected["item_id_bytes"] = (torch.uint8, None)
+    for name, (dtype, shape) in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or shape not in (None, tuple(tensor.shape)):
+            got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            raise CorruptCatalogError(
+                f"{path} must hold {name!r} as {dtype}{f' of shape {shape}' if shape else ''}, got {got}. {REMEDY}"
+            )
+    return {name: tensors[name] for name in expected}

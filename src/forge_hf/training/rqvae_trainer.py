@@ -1,0 +1,270 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Training of RQ-VAEs: transformers' Trainer with k-means initialization and metrics of the codes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction, TrainOutput
+
+from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
+from ..errors import InvalidEmbeddingsError
+from ..models.rqvae import RQVAEModel
+from ..semantic_ids.quality import (
+    codebook_perplexity,
+    codebook_utilization,
+    collision_rate,
+    prefix_collision_rates,
+)
+
+
+__all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
+
+# What faiss trains a centroid on: more points cost time and move it little.
+KMEANS_POINTS_PER_CODE = 256
+
+
+@dataclass
+class RQVAETrainingArguments(TrainingArguments):
+    """
+    `transformers.TrainingArguments`, with what an RQ-VAE needs besides.
+
+    > Parameters that control the initialization from data
+
+    Args:
+        kmeans_init (`bool`, *optional*, defaults to `True`):
+            Whether codebooks start from a k-means. Otherwise they start from noise, as in FORGE.
+        kmeans_sample_size (`int`, *optional*):
+            Number of training items, drawn at random, that the k-means sees. Defaults to 256 for each code of the
+            largest level.
+        kmeans_iterations (`int`, *optional*, defaults to 20):
+            Number of k-means iterations.
+
+    Defaults that differ from `TrainingArguments`: `learning_rate=1e-3`, `lr_scheduler_type="cosine"`,
+    `warmup_steps=100`, `per_device_train_batch_size=1024`, `per_device_eval_batch_size=1024`,
+    `num_train_epochs=150`, `remove_unused_columns=False` (items come in ready batches),
+    `ddp_find_unused_parameters=False`.
+    """
+
+    learning_rate: float = 1e-3
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 100
+    per_device_train_batch_size: int = 1024
+    per_device_eval_batch_size: int = 1024
+    num_train_epochs: float = 150
+    remove_unused_columns: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    kmeans_init: bool = field(default=True, metadata={"help": "Whether codebooks start from a k-means."})
+    kmeans_sample_size: int | None = field(default=None, metadata={"help": "Number of items that the k-means sees."})
+    kmeans_iterations: int = field(default=20, metadata={"help": "Number of k-means iterations."})
+
+
+class RQVAETrainer(Trainer):
+    r"""
+    Trains an [`RQVAEModel`] on item embeddings.
+
+    Before the first step, and unless the model has been through it (as after a resume), it measures the input
+    statistics on all training items and initializes each codebook with a k-means (faiss) of what the levels before
+    left over of the encoder's latents. Under distributed training the first process does this for all.
+
+    Evaluation reports, beside `eval_loss`, the terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
+    codes of the evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`,
+    `eval_prefix_collision_rate_{level}` (of the levels up to this one) and `eval_collision_rate`.
+
+    Args:
+        model ([`RQVAEModel`]):
+            The model.
+        args ([`RQVAETrainingArguments`]):
+            Settings.
+        train_dataset ([`ItemEmbeddings`], *optional*):
+            The items to learn from.
+        eval_dataset ([`ItemEmbeddings`], *optional*):
+            The items to evaluate on. Collisions are counted among these, so it is usual to give all items.
+        kwargs (*optional*):
+            Further arguments of `transformers.Trainer`.
+
+    Raises:
+        `TypeError`: if a dataset is not [`ItemEmbeddings`].
+        `ValueError`: if `args` would round the weights in evaluation.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from forge_hf.data import ItemEmbeddings
+    >>> from forge_hf.models import RQVAEConfig, RQVAEModel
+    >>> from forge_hf.training import RQVAETrainer, RQVAETrainingArguments
+
+    >>> items = ItemEmbeddings(torch.randn(200, 16))
+    >>> model = RQVAEModel(RQVAEConfig(input_dim=16, hidden_sizes=[8], codebook_dim=4, codebook_sizes=[8, 8]))
+    >>> args = RQVAETrainingArguments("rqvae", num_train_epochs=2)
+    >>> trainer = RQVAETrainer(model, args, train_dataset=items, eval_dataset=items)
+    >>> trainer.train()  # doctest: +SKIP
+    >>> trainer.evaluate()["eval_collision_rate"]  # doctest: +SKIP
+    ```
+    """
+
+    def __init__(
+        self,
+        model: RQVAEModel,
+        args: RQVAETrainingArguments,
+        train_dataset: ItemEmbeddings | None = None,
+        eval_dataset: ItemEmbeddings | None = None,
+        **kwargs: Any,
+    ):
+        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+            if dataset is not None and not isinstance(dataset, ItemEmbeddings):
+                raise TypeError(
+                    f"`{name}` must be ItemEmbeddings, but is {type(dataset).__name__}. "
+                    "Use ItemEmbeddings.from_dataset or ItemEmbeddings.from_file."
+                )
+        if args.fp16_full_eval or args.bf16_full_eval:
+            raise ValueError("`fp16_full_eval` and `bf16_full_eval` round the weights and change codes: unset them.")
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=ItemEmbeddings.collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            compute_metrics=self._code_metrics,
+            **kwargs,
+        )
+        self.add_callback(_InitializeFromData(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """
+        Trains, or goes on from a checkpoint.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint folder, or `True` for the last one in `output_dir`.
+
+        Raises:
+            [`InvalidEmbeddingsError`]: before any work, if the embeddings are empty, of another width, not finite, or
+                fewer than a codebook has codes.
+            [`DuplicateItemError`]: if an item id occurs twice.
+            `ValueError`: if `kmeans_sample_size` is too small, or a Sinkhorn assignment would meet a short last batch.
+        """
+        if self.train_dataset is None:
+            raise ValueError("`train_dataset` is needed to train.")
+        config, largest = self.model.config, max(self.model.config.codebook_sizes)
+        if self.args.kmeans_init and not self.model.is_initialized:
+            if len(self.train_dataset) < largest:
+                raise InvalidEmbeddingsError(
+                    f"`train_dataset` has {len(self.train_dataset)} items, but the k-means of a codebook of {largest} "
+                    "codes needs at least as many. Use smaller `codebook_sizes`."
+                )
+            if self.args.kmeans_sample_size is not None and self.args.kmeans_sample_size < largest:
+                raise ValueError(
+                    f"`kmeans_sample_size` must be at least the largest of `codebook_sizes`, {largest}, "
+                    f"but is {self.args.kmeans_sample_size}."
+                )
+            _import_faiss()
+        if "sinkhorn" in config.level_assignments and not self.args.dataloader_drop_last:
+            raise ValueError(
+                "`training_assignment='sinkhorn'` spreads each batch over all codes, which a short last batch can't "
+                "fill. Set `dataloader_drop_last=True`."
+            )
+        self.train_dataset.validate(expected_dim=config.input_dim)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @torch.no_grad()
+    def initialize_from_data(self) -> None:
+        """
+        Sets the input statistics and the codebooks from `train_dataset`, unless the codebooks have been set. The first
+        process does it for all.
+        """
+        if self.model.is_initialized:
+            return
+        if self.args.process_index == 0:
+            self.model.set_input_statistics(*_mean_and_std(self.train_dataset))
+            if self.args.kmeans_init:
+                self._kmeans_codebooks()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for tensor in self.model.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+
+    def _kmeans_codebooks(self) -> None:
+        faiss = _import_faiss()
+        sizes, items = self.model.config.codebook_sizes, self.train_dataset
+        sample_size = min(len(items), self.args.kmeans_sample_size or KMEANS_POINTS_PER_CODE * max(sizes))
+        rng = np.random.default_rng(self.args.seed)
+        sample = np.sort(rng.choice(len(items), sample_size, replace=False))
+        parts = np.array_split(sample, -(-sample_size // READ_BATCH_SIZE))
+        batches = (items.__getitems__(part)["embeddings"].to(self.args.device) for part in parts)
+        residuals = torch.cat([self.model.get_latents(batch).cpu() for batch in batches])
+        for level, size in enumerate(tqdm(sizes, "Initializing codebooks", disable=self.args.disable_tqdm)):
+            kmeans = faiss.Kmeans(
+                residuals.shape[1],
+                size,
+                niter=self.args.kmeans_iterations,
+                seed=self.args.seed + level,
+                min_points_per_centroid=1,
+                max_points_per_centroid=sample_size,  # all of the sample
+            )
+            kmeans.train(residuals.numpy())
+            centroids = torch.from_numpy(kmeans.centroids)
+            self.model.set_codebook(level, centroids)
+            nearest = torch.from_numpy(kmeans.index.search(residuals.numpy(), 1)[1][:, 0])
+            residuals = residuals - centroids[nearest]
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Keeps of the outputs what the metrics need: the codes (as labels) and the two terms of the loss."""
+        with torch.no_grad():
+            output = model(**self._prepare_inputs(inputs))
+        batch_size = len(output.codes)
+        terms = (output.reconstruction_loss.repeat(batch_size), output.commitment_loss.repeat(batch_size))
+        return output.loss, terms, output.codes
+
+    def _code_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        reconstruction_loss, commitment_loss = prediction.predictions
+        codes = torch.as_tensor(prediction.label_ids)
+        sizes = self.model.config.codebook_sizes
+        by_level = {
+            "utilization": codebook_utilization(codes, sizes),
+            "perplexity": codebook_perplexity(codes, sizes),
+            "prefix_collision_rate": prefix_collision_rates(codes),
+        }
+        return {
+            "reconstruction_loss": float(reconstruction_loss.mean()),
+            "commitment_loss": float(commitment_loss.mean()),
+            "collision_rate": float(collision_rate(codes)),
+            **{f"{name}_{level}": float(v) for name, values in by_level.items() for level, v in enumerate(values)},
+        }
+
+
+class _InitializeFromData(TrainerCallback):
+    """Runs where a resumed model has its weights and no step has been taken."""
+
+    def __init__(self, trainer: RQVAETrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.initialize_from_data()
+
+
+def _mean_and_std(items: ItemEmbeddings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each dimension, in one pass."""
+    first = next(items.batches()).double().mean(dim=0)  # near the mean, so that the sums of squares don't cancel
+    total, squares = torch.zeros_like(first), torch.zeros_like(first)
+    for batch in items.batches():
+        centered = batch.double() - first
+        total += centered.sum(dim=0)
+        squares += centered.pow(2).sum(dim=0)
+    shift = total / len(items)
+    variance = (squares / len(items) - shift.pow(2)).clamp(min=0)
+    return (first + shift).float(), variance.sqrt().float()
+
+
+def _import_faiss():
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "The k-means initialization of codebooks needs faiss. Run `pip install faiss-cpu`, "
+            "or pass `kmeans_init=False`."
+        ) from error
+    return faiss

@@ -1,0 +1,133 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+import logging
+
+import pytest
+import torch
+from transformers import AutoTokenizer, pipeline
+from transformers.utils import logging as transformers_logging
+
+from forge_hf import GenerativeRetrievalPipeline, SemanticIdCatalog, SemanticIdTokenizer, retrieve
+from forge_hf.errors import FingerprintMismatchError, InvalidSequencesError, UnknownItemError
+
+
+SIZES = [6, 5, 4]
+
+
+def make_catalog(item_ids):
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.stack([torch.randint(size, (30,), generator=generator) for size in SIZES], dim=-1)
+    return SemanticIdCatalog.from_codes(item_ids, codes, codebook_sizes=SIZES)
+
+
+@pytest.fixture(params=[int, str])
+def catalog(request):
+    return make_catalog([request.param(10 * n) for n in range(30)])
+
+
+@pytest.fixture
+def folder(architecture, make_model, catalog, tmp_path):
+    tokenizer = SemanticIdTokenizer(layout=catalog.layout)
+    model = make_model(architecture, catalog.layout.num_codes, semantic_id_fingerprint=catalog.fingerprint)
+    model.generation_config.update(do_sample=True, top_p=0.5, max_new_tokens=2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    catalog.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def recommend(folder):
+    return pipeline("generative-retrieval", model=str(folder), device="cpu")
+
+
+def test_folder_gives_what_retrieve_gives(recommend, catalog):
+    assert isinstance(recommend, GenerativeRetrievalPipeline)
+    assert isinstance(recommend.tokenizer, SemanticIdTokenizer)
+    history = catalog.item_ids[3:6]
+    expected = retrieve(recommend.model, recommend.tokenizer, catalog, [history], top_k=4)
+    answer = recommend(history, top_k=4)
+    assert [entry["item_id"] for entry in answer] == expected.item_ids[0]
+    assert [entry["score"] for entry in answer] == expected.scores[0]
+    codes = catalog.codes_for(expected.item_ids[0])
+    assert [entry["semantic_id"] for entry in answer] == catalog.layout.to_text(codes)
+    assert len(recommend(history)) == 10
+
+
+def test_single_and_several_histories(recommend, catalog):
+    first, second = catalog.item_ids[3:6], catalog.item_ids[20:21]
+    one, other = recommend(first, top_k=3), recommend(second, top_k=3)
+    ids = [[entry["item_id"] for entry in answer] for answer in (one, other)]
+    for batch_size in (1, 2):
+        several = recommend([first, second], top_k=3, batch_size=batch_size)
+        assert [[entry["item_id"] for entry in answer] for answer in several] == ids
+    assert [[e["item_id"] for e in answer] for answer in recommend([first], top_k=3)] == ids[:1]
+    stream = recommend((history for history in [first, second, first]), top_k=3, batch_size=2)
+    assert [[entry["item_id"] for entry in answer] for answer in stream] == [*ids, ids[0]]
+
+
+def test_ids_are_brought_to_the_catalogs_type(recommend, catalog):
+    as_text, as_numbers = recommend(["10", "20", "110"]), recommend([10, 20, 110])
+    assert as_text == as_numbers == recommend([10, "20", 110])
+    assert all(type(entry["item_id"]) is type(catalog.item_ids[0]) for entry in as_text)
+    for unknown in ("010", "ten", "7", 7):
+        with pytest.raises(UnknownItemError, match=str(unknown)):
+            recommend(["10", unknown])
+
+
+def test_defaults_given_at_construction(folder, catalog):
+    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", top_k=2, exclude_history=False)
+    assert len(recommend(catalog.item_ids[:3])) == 2
+    assert len(recommend(catalog.item_ids[:3], top_k=30)) == 30
+
+
+def test_nothing_is_logged(folder, catalog, caplog):
+    transformers_logging.get_logger("transformers").addHandler(caplog.handler)
+    try:
+        pipeline("generative-retrieval", model=str(folder), device="cpu")(catalog.item_ids[:3])
+    finally:
+        transformers_logging.get_logger("transformers").removeHandler(caplog.handler)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_catalog_beside_the_model_or_given(folder, catalog, make_model, architecture):
+    for file in folder.glob("semantic_ids.*"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="no catalog of semantic IDs beside the model.*`catalog=`"):
+        pipeline("generative-retrieval", model=str(folder), device="cpu")
+    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", catalog=catalog)
+    assert len(recommend(catalog.item_ids[:2])) == 10
+
+    model = make_model(architecture, catalog.layout.num_codes, semantic_id_fingerprint=catalog.fingerprint)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="Give `catalog=`"):
+        pipeline("generative-retrieval", model=model, tokenizer=tokenizer, device="cpu")
+    recommend = pipeline("generative-retrieval", model=model, tokenizer=tokenizer, catalog=catalog, device="cpu")
+    assert len(recommend(catalog.item_ids[:2])) == 10
+
+    other = SemanticIdCatalog(catalog.item_ids, catalog.codes.flip(0), catalog.layout)
+    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", catalog=other)
+    with pytest.raises(FingerprintMismatchError):
+        recommend(catalog.item_ids[:2])
+
+
+def test_saved_pipeline_loads_without_trust(recommend, catalog, tmp_path):
+    recommend.save_pretrained(tmp_path / "saved")
+    again = pipeline("generative-retrieval", model=str(tmp_path / "saved"), device="cpu")
+    assert again(catalog.item_ids[:4]) == recommend(catalog.item_ids[:4])
+
+
+def test_dtype_is_the_one_asked_for(folder, catalog):
+    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", dtype=torch.bfloat16)
+    assert recommend.dtype == torch.bfloat16
+    assert len(recommend(catalog.item_ids[:2])) == 10
+
+
+def test_bad_input(recommend, catalog):
+    with pytest.raises(InvalidSequencesError, match="empty history"):
+        recommend([])
+    with pytest.raises(InvalidSequencesError, match="rows 1"):
+        recommend([catalog.item_ids[:2], []])
+    with pytest.raises(InvalidSequencesError, match="single id '10'"):
+        recommend("10")
+    with pytest.raises(TypeError, match="temperature"):
+        recommend(catalog.item_ids[:2], temperature=0.5)

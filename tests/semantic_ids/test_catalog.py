@@ -1,0 +1,349 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Tests of `SemanticIdCatalog` and of the collision strategies."""
+
+import json
+import time
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from forge_hf.errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
+from forge_hf.semantic_ids import SemanticIdCatalog, SemanticIdLayout, serialization
+from forge_hf.semantic_ids import catalog as catalog_module
+
+
+SIZES = [3, 300, 2]
+IDS = st.one_of(
+    st.lists(st.text(max_size=6), unique=True, min_size=1, max_size=30),
+    st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, min_size=1, max_size=30),
+)
+
+
+@st.composite
+def items(draw):
+    ids = draw(IDS)
+    # Few values, so that collisions are common.
+    code = st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 256, 299]), st.integers(0, 1))
+    return ids, [draw(code) for _ in ids]
+
+
+def make(ids, codes, on_collision="keep"):
+    return SemanticIdCatalog.from_codes(ids, codes, codebook_sizes=SIZES, on_collision=on_collision)
+
+
+@given(items(), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_lookups_against_dictionaries(drawn, random):
+    ids, codes = drawn
+    catalog = make(ids, codes)
+    assert catalog.item_ids == ids and catalog.codes.tolist() == [list(row) for row in codes]
+    assert catalog.codes.dtype == torch.int64 and len(catalog) == len(ids)
+
+    queries = [random.choice(ids) for _ in range(10)]
+    table = dict(zip(ids, codes, strict=True))
+    assert catalog.codes_for(queries).tolist() == [list(table[item]) for item in queries]
+    assert catalog.indices_for(queries).tolist() == [ids.index(item) for item in queries]
+
+    named = defaultdict(list)
+    for item, row in zip(ids, codes, strict=True):
+        named[row].append(item)
+    every = [(a, b, c) for a in range(3) for b in (0, 1, 2, 255, 256, 257, 299) for c in range(2)]
+    found = catalog.items_for(every)
+    assert found == [named[row] for row in every]
+    assert all(type(item) is type(ids[0]) for items in found for item in items)
+
+
+@given(items())
+@settings(max_examples=60, deadline=None)
+def test_suffix_numbers_equal_codes_in_item_order(drawn):
+    ids, codes = drawn
+    catalog = make(ids, codes, on_collision="suffix")
+    seen, expected = defaultdict(int), []
+    for row in codes:
+        expected.append([*row, seen[row]])
+        seen[row] += 1
+    assert catalog.codes.tolist() == expected
+    assert catalog.layout == SemanticIdLayout([*SIZES, max(seen.values())])
+    assert catalog.items_for(catalog.codes) == [[item] for item in ids]
+
+
+@given(items(), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_fingerprint_ignores_order_and_notices_changes(drawn, random):
+    ids, codes = drawn
+    fingerprint = make(ids, codes).fingerprint
+    shuffled = list(zip(ids, codes, strict=True))
+    random.shuffle(shuffled)
+    assert make(*zip(*shuffled, strict=True)).fingerprint == fingerprint
+
+    changed = [list(row) for row in codes]
+    changed[-1][1] = (changed[-1][1] + 1) % 300
+    assert make(ids, changed).fingerprint != fingerprint
+    other_layout = SemanticIdCatalog.from_codes(ids, codes, codebook_sizes=[3, 301, 2], on_collision="keep")
+    assert other_layout.fingerprint != fingerprint
+    other_ids = [*ids[:-1], "another item" if isinstance(ids[0], str) else sum(map(abs, ids)) % 2**62 + 1]
+    if other_ids[-1] not in ids:
+        assert make(other_ids, codes).fingerprint != fingerprint
+
+
+def test_fingerprint_tells_ids_apart_and_is_stable():
+    codes = [[0, 0, 0], [1, 1, 1]]
+    assert make([1, 2], codes).fingerprint != make(["1", "2"], codes).fingerprint
+    assert make(["a", "bc"], codes).fingerprint != make(["ab", "c"], codes).fingerprint
+    # Written into models' configs: a release must not change these.
+    assert make([1, 2], codes).fingerprint == "58ecde18c28cffea25977625a0c133fa"
+    assert make(["1", "é"], codes).fingerprint == "193ea5f34663e0bd9bcc3d7944f0c34a"
+
+
+@given(items())
+@settings(max_examples=25, deadline=None)
+def test_save_and_load(tmp_path_factory, drawn):
+    ids, codes = drawn
+    folder = tmp_path_factory.mktemp("catalog")
+    catalog = make(ids, codes, on_collision="suffix")
+    catalog.save_pretrained(folder)
+    loaded = SemanticIdCatalog.from_pretrained(folder)
+    assert loaded.item_ids == ids and loaded.layout == catalog.layout and loaded.on_collision == "suffix"
+    assert torch.equal(loaded.codes, catalog.codes) and loaded.fingerprint == catalog.fingerprint
+    assert {path.name for path in folder.iterdir()} == {"semantic_ids.json", "semantic_ids.safetensors"}
+    assert load_file(folder / "semantic_ids.safetensors")["codes"].dtype == torch.int32
+
+
+@given(items())
+@settings(max_examples=25, deadline=None)
+def test_dataset_round_trip(drawn):
+    ids, codes = drawn
+    catalog = make(ids, codes)
+    dataset = catalog.to_dataset()
+    assert dataset.column_names == ["item_id", "codebook_lv1", "codebook_lv2", "codebook_lv3"]
+    again = SemanticIdCatalog.from_dataset(dataset, codebook_sizes=SIZES)
+    assert again.fingerprint == catalog.fingerprint and again.item_ids == ids
+
+
+def test_from_dataset_of_plain_python_values():
+    dataset = Dataset.from_dict(
+        {"codebook_lv2": [5, 5], "item_id": ["x", "y"], "title": ["", ""], "codebook_lv1": [1, 1]}
+    )
+    catalog = SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[2, 8], on_collision="suffix")
+    assert catalog.codes.tolist() == [[1, 5, 0], [1, 5, 1]]
+
+
+def test_from_dataset_refusals():
+    dataset = Dataset.from_dict(
+        {"item_id": ["x", "y", "z"], "codebook_lv1": [1, None, 0], "codebook_lv2": [0, None, None]}
+    )
+    with pytest.raises(InvalidCodesError, match=r"2 rows .*: rows 1, 2\."):
+        SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[2, 2])
+    with pytest.raises(InvalidCodesError, match="codebook_lv3"):
+        SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[2, 2, 2])
+    with pytest.raises(InvalidCodesError, match="1 `codebook_sizes`"):
+        SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[2])
+    floats = Dataset.from_dict({"item_id": ["x"], "codebook_lv1": [1.0]})
+    with pytest.raises(InvalidCodesError, match="must be integers"):
+        SemanticIdCatalog.from_dataset(floats, codebook_sizes=[2])
+
+
+def test_refused_items():
+    codes = [[0, 0, 0]] * 3
+    with pytest.raises(DuplicateItemError, match=r"1 occur more than once: 'a'"):
+        make(["a", "b", "a"], codes)
+    with pytest.raises(DuplicateItemError, match=r"1 occur more than once: 7"):
+        make([7, 7, 7], codes)
+    for ids in ([1, "1", 2], [True, False, 2], [1.0, 2.0, 3.0], [None, 1, 2], [b"a", b"b", b"c"]):
+        with pytest.raises(ValueError, match="all `str` or all `int`"):
+            make(ids, codes)
+    with pytest.raises(ValueError, match="64 bits"):
+        make([2**63, 1, 2], codes)
+    with pytest.raises(InvalidCodesError, match="each of the 2 `item_ids`"):
+        make([1, 2], codes)
+    with pytest.raises(InvalidCodesError, match="at least one item"):
+        make([], np.empty((0, 3), dtype=np.int64))
+    with pytest.raises(InvalidCodesError, match="row 0 level 1: 3"):
+        make([1], [[3, 0, 0]])
+    with pytest.raises(ValueError, match=r"one of \['keep', 'suffix'\], got 'sufix'"):
+        make([1], [[0, 0, 0]], on_collision="sufix")
+
+
+def test_unknown_items():
+    catalog = make([5, 3, 9], [[0, 0, 0]] * 3)
+    for queries in ([3, 4], [-1], [10], [2**62]):
+        with pytest.raises(UnknownItemError, match="1 item ids aren't in the catalog of 3 items"):
+            catalog.codes_for(queries)
+    with pytest.raises(UnknownItemError, match=r"7 item ids .*: 10, 11, 12, 13, 14, \.\.\."):
+        catalog.codes_for([5, 10, 11, 12, 13, 14, 15, 16, 10])
+    with pytest.raises(UnknownItemError, match="are int, got str such as '5'"):
+        catalog.codes_for(["5"])
+    for queries in ([5, True], [None], [5, "5"], "5"):
+        with pytest.raises(UnknownItemError):
+            catalog.codes_for(queries)
+    assert catalog.codes_for([]).shape == (0, 3)
+    assert catalog.codes_for(np.array([9, 9])).shape == (2, 3)
+    assert catalog.codes_for(torch.tensor([9])).shape == (1, 3)
+
+    names = make(["a", "a\0", "b"], [[0, 0, 0], [1, 0, 0], [2, 0, 0]])
+    assert names.codes_for(["a\0"]).tolist() == [[1, 0, 0]]
+    with pytest.raises(UnknownItemError, match="are str, got int such as 1"):
+        names.codes_for([1])
+
+
+def test_items_for_refuses_codes_of_another_layout():
+    catalog = make([1], [[0, 0, 0]])
+    with pytest.raises(InvalidCodesError, match="row 0 level 1: 5"):
+        catalog.items_for([[5, 0, 0]])
+    with pytest.raises(InvalidCodesError, match="3 levels"):
+        catalog.items_for([[0, 0]])
+    with pytest.raises(InvalidCodesError, match=r"shape \(n, 3\)"):
+        catalog.items_for([0, 0, 0])
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], ["a", "bb", "é"]])
+def test_corrupt_files(tmp_path, ids):
+    make(ids, [[0, 1, 0], [1, 0, 1], [2, 299, 0]]).save_pretrained(tmp_path)
+    json_file, codes_file = tmp_path / "semantic_ids.json", tmp_path / "semantic_ids.safetensors"
+    config, raw = json.loads(json_file.read_text()), codes_file.read_bytes()
+    tensors = {name: tensor.clone() for name, tensor in load_file(codes_file).items()}  # no view of what is rewritten
+
+    def refuses(match):
+        with pytest.raises(CorruptCatalogError, match=match) as caught:
+            SemanticIdCatalog.from_pretrained(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+    for cut in (0, 4, 20, len(raw) // 2, len(raw) - 1):
+        codes_file.write_bytes(raw[:cut])
+        refuses("semantic_ids.safetensors is truncated")
+    for name, tensor in tensors.items():
+        save_file({key: value for key, value in tensors.items() if key != name}, codes_file)
+        refuses(f"must hold '{name}' .* got nothing")
+        save_file({**tensors, name: tensor.double()}, codes_file)
+        refuses(f"must hold '{name}' .* got torch.float64")
+        save_file({**tensors, name: tensor[:-1].clone()}, codes_file)
+        refuses("semantic_ids.safetensors")
+        save_file({**tensors, name: tensor.flip(0)}, codes_file)
+        refuses("semantic_ids.safetensors")
+    save_file({**tensors, "codes": tensors["codes"] + 1}, codes_file)
+    refuses("row 1 level 3: 2")
+    save_file({**tensors, "codes": tensors["codes"].clamp(max=1)}, codes_file)
+    refuses("has the fingerprint")
+    codes_file.write_bytes(raw)
+
+    for key in config:
+        json_file.write_text(json.dumps({name: value for name, value in config.items() if name != key}))
+        refuses(f"must hold '{key}'")
+        json_file.write_text(json.dumps({**config, key: None}))
+        refuses(f"must hold '{key}'")
+    for key, value, match in [
+        ("format_version", 2, "of format 2"),
+        ("num_items", True, "'num_items' of type int"),
+        ("num_items", 4, "got torch.int32 of shape"),
+        ("codebook_sizes", [3, "300", 2], "positive integers"),
+        ("codebook_sizes", [3, 300], "semantic_ids.safetensors must hold 'codes'"),
+        ("codebook_sizes", [3, 400, 2], "has the fingerprint"),
+        ("item_id_type", "float", "item_id_type"),
+        ("fingerprint", "0" * 32, "has the fingerprint"),
+    ]:
+        json_file.write_text(json.dumps({**config, key: value}))
+        refuses(match)
+    for text in ("", "{", "[1]", "\xff"):
+        json_file.write_bytes(text.encode("latin-1"))
+        refuses("semantic_ids.json")
+    json_file.write_text(json.dumps(config))
+    assert SemanticIdCatalog.from_pretrained(tmp_path).item_ids == ids
+
+
+def test_duplicates_in_a_saved_catalog(tmp_path):
+    make([1, 2], [[0, 0, 0]] * 2).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "semantic_ids.safetensors")
+    save_file({**tensors, "item_ids": torch.tensor([1, 1])}, tmp_path / "semantic_ids.safetensors")
+    with pytest.raises(CorruptCatalogError, match="must be unique"):
+        SemanticIdCatalog.from_pretrained(tmp_path)
+
+
+def test_missing_files(tmp_path):
+    for source in (tmp_path, tmp_path / "nowhere", "./nowhere/at/all"):
+        with pytest.raises(FileNotFoundError):
+            SemanticIdCatalog.from_pretrained(source)
+    with pytest.raises(FileNotFoundError, match=r"semantic_ids.json and semantic_ids.safetensors"):
+        SemanticIdCatalog.from_pretrained(tmp_path)
+
+
+def test_interrupted_save_leaves_the_old_catalog(tmp_path, monkeypatch):
+    old = make([1, 2], [[0, 0, 0]] * 2)
+    old.save_pretrained(tmp_path)
+
+    def cut_short(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(catalog_module, "save_file", cut_short)
+    with pytest.raises(OSError, match="disk full"):
+        make([1, 2], [[1, 1, 1]] * 2).save_pretrained(tmp_path)
+    assert SemanticIdCatalog.from_pretrained(tmp_path).fingerprint == old.fingerprint
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_push_and_load_from_the_hub(tmp_path, monkeypatch):
+    catalog = make(["a", "b"], [[0, 0, 0]] * 2)
+    calls = []
+
+    class FakeApi:
+        def __init__(self, token=None):
+            calls.append(("token", token))
+
+        def create_repo(self, repo_id, **kwargs):
+            calls.append(("create_repo", repo_id, kwargs))
+            return type("RepoUrl", (), {"repo_id": f"me/{repo_id}"})
+
+        def create_branch(self, repo_id, **kwargs):
+            calls.append(("create_branch", repo_id, kwargs))
+
+        def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
+            calls.append(("upload_folder", repo_id, revision, commit_message))
+            SemanticIdCatalog.from_pretrained(folder_path).save_pretrained(tmp_path)
+            return "commit"
+
+    monkeypatch.setattr(catalog_module, "HfApi", FakeApi)
+    assert catalog.push_to_hub("shop", private=True, token="t", revision="v2") == "commit"
+    assert calls == [
+        ("token", "t"),
+        ("create_repo", "shop", {"private": True, "exist_ok": True}),
+        ("create_branch", "me/shop", {"branch": "v2", "exist_ok": True}),
+        ("upload_folder", "me/shop", "v2", "Upload semantic IDs"),
+    ]
+
+    def download(repo_id, name, **kwargs):
+        calls.append(("download", repo_id, name, kwargs["revision"], kwargs["token"]))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(serialization, "hf_hub_download", download)
+    loaded = SemanticIdCatalog.from_pretrained("me/shop", revision="v2", token="t")
+    assert loaded.fingerprint == catalog.fingerprint
+    assert calls[-2:] == [
+        ("download", "me/shop", "semantic_ids.json", "v2", "t"),
+        ("download", "me/shop", "semantic_ids.safetensors", "v2", "t"),
+    ]
+
+
+def test_many_levels():
+    # 64 levels of 256 codes: more than any integer key could hold.
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(256, (200, 64), generator=generator)
+    codes[100:] = codes[:100]
+    catalog = SemanticIdCatalog.from_codes(range(200), codes, codebook_sizes=[256] * 64, on_collision="keep")
+    assert catalog.items_for(codes[:100]) == [[row, row + 100] for row in range(100)]
+
+
+def test_a_million_items_take_seconds():
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 100, (1_000_000, 3))
+    start = time.process_time()
+    catalog = SemanticIdCatalog.from_codes(range(1_000_000), codes, codebook_sizes=[256] * 3, on_collision="suffix")
+    catalog.codes_for(catalog.item_ids)
+    catalog.items_for(catalog.codes[:1000])
+    assert catalog.fingerprint
+    assert time.process_time() - start < 15  # 2 s, where nothing else runs
