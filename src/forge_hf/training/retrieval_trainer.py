@@ -2,11 +2,13 @@
 """Training of generative retrievers over transformers.Trainer."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..evaluation import RetrievalEvaluator
 from ..generation.retrieval import check_fingerprint
@@ -194,5 +196,8 @@ class RetrievalTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        self.catalog.save_pretrained(self.args.output_dir if output_dir is None else output_dir)
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        super()._save(str(folder), state_dict)
+        self.catalog.save_pretrained(folder)
+        # A pickle, that nothing reads back: it has no place in a folder that people load and share.
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)

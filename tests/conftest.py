@@ -1,0 +1,15 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""No network, no progress bars, one thread: set before anything of Hugging Face is imported."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # also of the processes that tests start
+
+import torch  # noqa: E402
+
+
+torch.set_num_threads(1)
