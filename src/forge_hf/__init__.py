@@ -2,8 +2,8 @@
 """
 Generative retrieval with semantic IDs, native to the Hugging Face ecosystem.
 
-Importing this package registers its models with `AutoConfig` and `AutoModel`, its tokenizer with `AutoTokenizer` and its
-pipeline with `transformers.pipeline`. Data, evaluation and training are imported when first used.
+Importing this package registers its models with `AutoConfig` and `AutoModel`, its tokenizer with `AutoTokenizer` and
+its pipeline with `transformers.pipeline`. Data, evaluation and training are imported when first used.
 """
 
 import importlib

@@ -42,9 +42,7 @@ def recommend(
     from .errors import ForgeError
 
     try:
-        found = pipeline("generative-retrieval", model=model)(
-            history, top_k=top_k, exclude_history=not keep_history
-        )
+        found = pipeline("generative-retrieval", model=model)(history, top_k=top_k, exclude_history=not keep_history)
     except ForgeError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(code=2) from error

@@ -34,7 +34,13 @@ __all__ = ["run_demo"]
 COLUMNS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
 
 
-def run_demo(output_dir: str | os.PathLike, seed: int = 0) -> dict:
+def run_demo(
+    output_dir: str | os.PathLike,
+    seed: int = 0,
+    num_items: int = 1000,
+    num_users: int = 3000,
+    num_train_epochs: int = 8,
+) -> dict:
     """
     Runs the main job on a generated market: trains an RQ-VAE, builds the catalog, trains a small Qwen2 retriever,
     compares it with baselines and with the best that is possible, and recommends.
@@ -44,6 +50,12 @@ def run_demo(output_dir: str | os.PathLike, seed: int = 0) -> dict:
             Folder for the retriever, two pictures and `results.json`.
         seed (`int`, *optional*, defaults to 0):
             Seed of the market and of the training.
+        num_items (`int`, *optional*, defaults to 1000):
+            Items of the market.
+        num_users (`int`, *optional*, defaults to 3000):
+            Users of the market.
+        num_train_epochs (`int`, *optional*, defaults to 8):
+            Epochs of the retriever.
 
     Returns:
         `dict`: metrics of each ranker on the test items.
@@ -53,13 +65,20 @@ def run_demo(output_dir: str | os.PathLike, seed: int = 0) -> dict:
     set_seed(seed)
 
     _say("1. A market of invented items and users, whose next item follows a known law")
-    market = SyntheticMarket(seed=seed)
+    market = SyntheticMarket(num_items=num_items, num_users=num_users, seed=seed)
     splits = leave_one_out(market.sequences)
     items = ItemEmbeddings(market.embeddings, market.item_ids)
     print(f"{market.num_items} items, {market.num_users} users, {market.embeddings.shape[1]}-d embeddings")
 
     _say("2. An RQ-VAE turns embeddings into codes")
-    config = RQVAEConfig(input_dim=items.dim, hidden_sizes=[64], codebook_dim=32, codebook_sizes=[32, 32, 32])
+    config = RQVAEConfig(
+        input_dim=items.dim,
+        hidden_sizes=[64],
+        codebook_dim=32,
+        codebook_sizes=[32, 32, 32],
+        codebook_update="ema",
+        dead_code_threshold=0.25,
+    )
     rqvae = RQVAEModel(config)
     RQVAETrainer(rqvae, _rqvae_arguments(folder, seed), train_dataset=items).train()
     codes = rqvae.encode(items.to_tensor()).codes
@@ -71,21 +90,23 @@ def run_demo(output_dir: str | os.PathLike, seed: int = 0) -> dict:
         items.item_ids, codes, codebook_sizes=config.codebook_sizes, on_collision="suffix"
     )
     titles = dict(zip(market.items["item_id"], market.items["title"], strict=True))
-    categories = dict(zip(market.items["item_id"], market.items["top_category"], strict=True))
+    categories = {
+        item: path[1] for item, path in zip(market.items["item_id"], market.items["categories"], strict=True)
+    }
     for item, text in list(zip(catalog.item_ids, catalog.layout.to_text(catalog.codes), strict=True))[:3]:
         print(f"{item}  {text:<16} {titles[item]}")
     plot_codebook_usage(catalog, folder / "codebook_usage.png")
     plot_categories_by_first_code(catalog, categories, folder / "categories_by_first_code.png")
 
     _say("4. A small Qwen2 learns to name a user's next item by its semantic ID")
-    model, tokenizer = create_retriever("qwen2-small", catalog, hidden_size=64, intermediate_size=256)
+    model, tokenizer = create_retriever("qwen2-small", catalog, num_hidden_layers=2)
+    print(f"{model.num_parameters():,} parameters")
     trainer = RetrievalTrainer(
         model,
-        _retrieval_arguments(folder, seed),
+        _retrieval_arguments(folder, seed, num_train_epochs),
         catalog=catalog,
         processing_class=tokenizer,
         train_dataset=splits["train"],
-        eval_dataset=splits["validation"].select(range(500)),
     )
     trainer.train()
     trainer.save_model(folder / "retriever")
@@ -142,18 +163,21 @@ def _rqvae_arguments(folder: Path, seed: int) -> RQVAETrainingArguments:
     )
 
 
-def _retrieval_arguments(folder: Path, seed: int) -> RetrievalTrainingArguments:
+def _retrieval_arguments(folder: Path, seed: int, num_train_epochs: int) -> RetrievalTrainingArguments:
     return RetrievalTrainingArguments(
         output_dir=str(folder / "checkpoints"),
-        num_train_epochs=8,
-        per_device_train_batch_size=64,
-        learning_rate=3e-3,
+        num_train_epochs=num_train_epochs,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         weight_decay=0.1,
         hidden_dropout=0.1,
         logging_steps=94,
-        save_total_limit=1,
+        # No validation: nothing is chosen here.
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
         seed=seed,
         use_cpu=True,
     )

@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Errors of forge_hf. Each one is also a `ValueError`, so that both `except ForgeError` and `except ValueError` work."""
+"""Errors of forge_hf. Each is also a `ValueError`: both `except ForgeError` and `except ValueError` catch it."""
 
 __all__ = [
     "CorruptCatalogError",

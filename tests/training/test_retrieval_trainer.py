@@ -148,9 +148,7 @@ def test_refusals(ring_catalog, ring_splits, tmp_path):
     with pytest.raises(FingerprintMismatchError):
         RetrievalTrainer(model, args, catalog=ring_catalog, processing_class=tokenizer)
     with pytest.raises(UnknownItemError):
-        RetrievalTrainer(
-            model, args, catalog=other, processing_class=tokenizer, train_dataset=ring_splits["train"]
-        )
+        RetrievalTrainer(model, args, catalog=other, processing_class=tokenizer, train_dataset=ring_splits["train"])
 
 
 def test_hidden_dropout_acts_in_training_only(ring_catalog):

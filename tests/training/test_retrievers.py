@@ -40,7 +40,9 @@ def text_checkpoint(request, tmp_path):
     return tmp_path / "base"
 
 
-@pytest.mark.parametrize("name, architecture", [("t5-tiger", T5ForConditionalGeneration), ("qwen2-small", Qwen2ForCausalLM)])
+@pytest.mark.parametrize(
+    "name, architecture", [("t5-tiger", T5ForConditionalGeneration), ("qwen2-small", Qwen2ForCausalLM)]
+)
 def test_presets_are_stock_models_over_the_codes(name, architecture, ring_catalog):
     model, tokenizer = create_retriever(name, ring_catalog, num_user_buckets=7)
     assert type(model) is architecture

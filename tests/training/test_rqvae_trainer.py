@@ -101,6 +101,13 @@ def test_kmeans_initialization(tmp_path):
     assert losses[0] < 0.5 * losses[1]
 
 
+def test_kmeans_of_fewer_distinct_items_than_codes(tmp_path):
+    items = ItemEmbeddings(make_items(3).to_tensor().repeat(10, 1))
+    trainer = make_trainer(tmp_path, items=items)
+    trainer.train()
+    assert len(trainer.model.encode(items.to_tensor()).codes.unique(dim=0)) == 3
+
+
 def test_kmeans_sees_a_sample(tmp_path, monkeypatch):
     seen = []
     latents = RQVAEModel.get_latents

@@ -64,13 +64,13 @@ def create_retriever(
     Args:
         name_or_path (`str`):
             `"t5-tiger"` or `"qwen2-small"` for a small model with random weights over a closed vocabulary of codes;
-            else a checkpoint of a T5 or causal language model, whose tokenizer and embeddings are extended by the codes.
+            else a checkpoint of a T5 or causal language model, whose tokenizer and embeddings the codes are added to.
         catalog ([`SemanticIdCatalog`]):
             Semantic IDs of the items. Its fingerprint is written into the model's config.
         num_user_buckets (`int`, *optional*, defaults to 0):
             Number of tokens that user ids are hashed to (2,000 in TIGER). Presets only.
         rqvae ([`RQVAEModel`], *optional*):
-            Initialises the new rows of a checkpoint's embedding from its codebooks, instead of noise. Checkpoints only.
+            Initialises the new rows of a checkpoint's embedding from its codebooks, instead of noise. Not for presets.
         config_overrides (*optional*):
             Fields of the model's config to set.
 
@@ -94,7 +94,9 @@ def create_retriever(
     """
     if name_or_path in RETRIEVER_PRESETS:
         if rqvae is not None:
-            raise ValueError(f"`rqvae` initialises the new rows of a checkpoint, and {name_or_path!r} has no old ones.")
+            raise ValueError(
+                f"`rqvae` initialises the new rows of a checkpoint, and {name_or_path!r} has no old ones."
+            )
         tokenizer = SemanticIdTokenizer(layout=catalog.layout, num_user_buckets=num_user_buckets)
         model = _from_preset(RETRIEVER_PRESETS[name_or_path] | config_overrides, tokenizer)
     else:

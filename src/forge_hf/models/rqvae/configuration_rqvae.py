@@ -12,7 +12,9 @@ from transformers.activations import ACT2FN
 class RQVAEConfig(PreTrainedConfig):
     r"""
     Configuration of an [`RQVAEModel`], which turns an item embedding into a few codes by residual quantization.
-    The defaults are TIGER's (https://huggingface.co/papers/2305.05065) for 768-dimensional sentence embeddings.
+    The defaults are TIGER's (https://huggingface.co/papers/2305.05065) for 768-dimensional sentence embeddings. A
+    third of the codes may fall out of use with them: `codebook_update="ema"` and `dead_code_threshold=0.25` keep all
+    in use.
 
     Args:
         input_dim (`int`, *optional*, defaults to 768):

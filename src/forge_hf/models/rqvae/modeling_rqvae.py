@@ -80,10 +80,9 @@ def sinkhorn_assignment(distances: torch.Tensor, epsilon: float, num_iterations:
 
     FORGE's form: costs are standardized over the whole matrix and shifted to a minimum of 0, `Q = exp(-cost /
     epsilon)` is normalized over items and then over codes, `num_iterations` times, and each item takes its largest
-    entry. Done on logarithms in float64, since an item far from every code would underflow.
+    entry. Done on logarithms, since an item far from every code would underflow.
     """
-    costs = distances.double()
-    costs = (costs - costs.mean()) / costs.std(correction=0).clamp(min=1e-12)
+    costs = (distances - distances.mean()) / distances.std(correction=0).clamp(min=1e-12)
     log_q = (costs.min() - costs) / epsilon
     for _ in range(num_iterations):
         log_q = log_q - log_q.logsumexp(dim=0, keepdim=True)

@@ -1,0 +1,283 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Retrieval quality on Amazon Beauty (2014, 5-core): a small Qwen2 retriever on semantic IDs of our own, or on LETTER's.
+
+    python benchmarks/beauty.py train --codes own --seed 0       # MiniLM -> RQ-VAE -> catalog -> Qwen2 -> test metrics
+    python benchmarks/beauty.py train --codes letter --seed 0    # the same retriever on LETTER's published codes
+    python benchmarks/beauty.py baselines                        # popularity, random, neighbours of the last item
+    python benchmarks/beauty.py table                            # the table of all committed results
+
+Leave-one-out: the last item is the test target, the one before the validation target; full ranking over all items;
+histories of up to 20 items. The checkpoint is chosen on the validation NDCG@10 of 2,000 users, and the test items are
+read once, at the end. A run that was stopped goes on from its last checkpoint. `--data` holds `beauty/sequences.txt`,
+`beauty/embeddings_minilm.safetensors` and `beauty/letter_sids.json`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from forge_hf import (
+    ItemEmbeddings,
+    RetrievalEvaluator,
+    RetrievalTrainer,
+    RetrievalTrainingArguments,
+    RQVAEConfig,
+    RQVAEModel,
+    RQVAETrainer,
+    RQVAETrainingArguments,
+    SemanticIdCatalog,
+    create_retriever,
+    leave_one_out,
+    read_sequences,
+)
+from forge_hf.evaluation import NearestNeighborsBaseline, PopularityBaseline, RandomBaseline, evaluate_rankings
+from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, collision_rate
+
+
+METRICS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
+PROTOCOL = "leave-one-out, full ranking over 12,101 items, history of up to 20 items, all 22,363 users"
+
+
+def load_data(folder: Path):
+    sequences = read_sequences(str(folder / "sequences.txt"))
+    num_items = 12_101
+    embeddings = ItemEmbeddings.from_file(
+        folder / "embeddings_minilm.safetensors", item_ids=list(range(1, num_items + 1))
+    )
+    return leave_one_out(sequences), embeddings
+
+
+def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.ndarray, list[int], float]:
+    """Trains the RQ-VAE, unless an earlier run has, and encodes all items."""
+    started = time.perf_counter()
+    if not (folder / "model.safetensors").exists():
+        config = RQVAEConfig(
+            input_dim=embeddings.dim,
+            hidden_sizes=[512, 256, 128],
+            codebook_dim=64,
+            codebook_sizes=[256, 256, 256],
+            codebook_update="ema",
+            dead_code_threshold=0.25,
+        )
+        arguments = RQVAETrainingArguments(
+            output_dir=str(folder), num_train_epochs=150, weight_decay=1e-4, save_strategy="no", logging_steps=0.2,
+            seed=seed, use_cpu=True, disable_tqdm=True, report_to="none",
+        )  # fmt: skip
+        trainer = RQVAETrainer(RQVAEModel(config), arguments, train_dataset=embeddings)
+        trainer.train()
+        trainer.save_model(str(folder))
+    model = RQVAEModel.from_pretrained(folder)
+    return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), time.perf_counter() - started
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of training, also over several starts, in the state that checkpoints hold."""
+
+    def __init__(self):
+        self.file = None
+        self.before = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.file = Path(args.output_dir, "seconds.json")
+        self.before = json.loads(self.file.read_text()) if self.file.exists() and state.global_step else 0.0
+        self.started = time.perf_counter()
+
+    def on_save(self, args, state, control, **kwargs):
+        self.file.write_text(json.dumps(self.seconds))
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+
+def train(args: argparse.Namespace) -> None:
+    name = f"beauty_{args.codes}_seed{args.seed}"
+    run = Path(args.runs, name)
+    run.mkdir(parents=True, exist_ok=True)
+    set_seed(args.seed)
+    splits, embeddings = load_data(args.data / "beauty")
+
+    # 1. Semantic IDs.
+    facts = {}
+    if args.codes == "own":
+        codes, sizes, seconds = own_codes(embeddings, run / "rqvae", args.seed)
+        facts = {"rqvae_seconds": round(seconds)}
+        catalog = SemanticIdCatalog.from_codes(embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
+    else:
+        letter = json.loads((args.data / "beauty" / "letter_sids.json").read_text())
+        sizes, item_ids = [256] * 4, [int(item) for item in letter]
+        codes = torch.tensor(list(letter.values()))
+        catalog = SemanticIdCatalog.from_codes(item_ids, codes, codebook_sizes=sizes, on_collision="keep")
+    facts |= {
+        "codebook_sizes": list(catalog.layout.codebook_sizes),
+        "collision_rate_before_suffix": collision_rate(codes),
+        "utilization": codebook_utilization(codes, sizes).tolist(),
+        "perplexity": codebook_perplexity(codes, sizes).tolist(),
+    }
+    print(catalog, facts, flush=True)
+
+    # 2. The retriever.
+    model, tokenizer = create_retriever("qwen2-small", catalog)
+    arguments = RetrievalTrainingArguments(
+        output_dir=str(run),
+        num_train_epochs=args.epochs,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=300,
+        weight_decay=0.1,
+        adam_beta2=0.98,
+        hidden_dropout=args.hidden_dropout,
+        eval_strategy="steps",
+        eval_steps=args.eval_every,
+        save_strategy="steps",
+        save_steps=args.eval_every,
+        logging_steps=args.eval_every,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        seed=args.seed,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    validation = splits["validation"].shuffle(seed=0).select(range(2000))
+    stopwatch = Stopwatch()
+    trainer = RetrievalTrainer(
+        model, arguments, catalog=catalog, processing_class=tokenizer, train_dataset=splits["train"],
+        eval_dataset=validation, callbacks=[stopwatch],
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)))
+    seconds = stopwatch.seconds
+    trainer.save_model(str(run / "retriever"))
+
+    # 3. The test items, once.
+    started = time.perf_counter()
+    evaluator = RetrievalEvaluator(splits["test"], catalog, ks=(5, 10), num_beams=50, max_history=20)
+    with trainer.compute_loss_context_manager():
+        metrics = evaluator(trainer.model, tokenizer)
+    result = {
+        "command": " ".join(["python", "benchmarks/beauty.py", *sys.argv[1:]]),
+        "protocol": PROTOCOL,
+        "seed": args.seed,
+        "semantic_ids": facts,
+        "num_parameters": model.num_parameters(),
+        "arguments": {
+            key: getattr(arguments, key)
+            for key in (
+                "num_train_epochs",
+                "per_device_train_batch_size",
+                "learning_rate",
+                "weight_decay",
+                "adam_beta2",
+                "warmup_steps",
+                "hidden_dropout",
+                "bf16",
+                "eval_num_beams",
+                "max_history",
+            )
+        },  # fmt: skip
+        "validation": {key: value for key, value in best_log(trainer).items() if key != "epoch"},
+        "test": metrics,
+        "train_seconds": round(seconds),
+        "test_seconds": round(time.perf_counter() - started),
+        "hardware": f"{torch.get_num_threads()} thread(s) of {processor()}",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    write_json(Path(args.results, f"{name}.json"), result)
+    print(json.dumps(result, indent=2), flush=True)
+
+
+def best_log(trainer: RetrievalTrainer) -> dict:
+    logs = [log for log in trainer.state.log_history if "eval_ndcg@10" in log]
+    return max(logs, key=lambda log: log["eval_ndcg@10"])
+
+
+def processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def baselines(args: argparse.Namespace) -> None:
+    splits, embeddings = load_data(args.data / "beauty")
+    test, rankers = splits["test"], {}
+    rankers["random"] = RandomBaseline(embeddings.item_ids, seed=0)
+    rankers["popularity"] = PopularityBaseline(embeddings.item_ids, splits["train"]["items"][:])
+    rankers["neighbours of the last item"] = NearestNeighborsBaseline(embeddings)
+    catalog = SemanticIdCatalog.from_codes(
+        embeddings.item_ids, [[row] for row in range(len(embeddings))], codebook_sizes=[len(embeddings)],
+        on_collision="keep",
+    )  # fmt: skip
+    scores = {}
+    for name, ranker in rankers.items():
+        masked, unmasked = (
+            evaluate_rankings(ranker.rank(test["history"][:], top_k=10, exclude_history=exclude), test, catalog)
+            for exclude in (True, False)
+        )
+        scores[name] = masked | {f"unmasked_{key}": value for key, value in unmasked.items()}
+    result = {"command": "python benchmarks/beauty.py baselines", "protocol": PROTOCOL, "test": scores}
+    write_json(Path(args.results, "beauty_baselines.json"), result)
+    table(args)
+
+
+def table(args: argparse.Namespace) -> None:
+    rows = {}
+    scores = json.loads(Path(args.results, "beauty_baselines.json").read_text())["test"]
+    for name, metrics in scores.items():
+        rows[name] = [metrics]
+    for codes, title in (("letter", "Qwen2, 1.3 M parameters, LETTER's codes"), ("own", "Qwen2, our RQ-VAE")):
+        runs = [json.loads(path.read_text()) for path in sorted(Path(args.results).glob(f"beauty_{codes}_seed*.json"))]
+        if runs:
+            rows[f"{title}, {len(runs)} seed{'s' * (len(runs) > 1)}"] = [run["test"] for run in runs]
+    print("| Beauty, test | R@5 | N@5 | R@10 | N@10 | unmasked: R@5 | N@5 | R@10 | N@10 |\n" + "| --- " * 9 + "|")
+    for name, runs in rows.items():
+        cells = []
+        for key in [*METRICS, *(f"unmasked_{metric}" for metric in METRICS)]:
+            values = [run[key] for run in runs]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{spread}")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["train", "baselines", "table"])
+    parser.add_argument("--codes", choices=["own", "letter"], default="own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--hidden_dropout", type=float, default=0.1)
+    parser.add_argument("--eval_every", type=float, default=0.25, help="of all steps")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon2014"))
+    parser.add_argument("--runs", default="runs")
+    parser.add_argument("--results", default="results")
+    args = parser.parse_args()
+    {"train": train, "baselines": baselines, "table": table}[args.task](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""The example scripts as a user runs them: in fresh processes, alone and on two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from forge_hf import RQVAEModel, SemanticIdCatalog, SyntheticMarket
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ACCELERATE = Path(sys.executable).with_name("accelerate")
+
+
+def run(script, *args, num_processes=1):
+    """Runs an example, and shows its output if it fails."""
+    command = [sys.executable, str(EXAMPLES / script)]
+    environment = dict(os.environ)
+    if num_processes > 1:
+        launcher = ["launch", "--multi_gpu", "--num_processes", str(num_processes), "--main_process_port", "0"]
+        command = [str(ACCELERATE), *launcher, str(EXAMPLES / script)]
+        environment["ACCELERATE_USE_CPU"] = "true"
+    done = subprocess.run([*command, *map(str, args)], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def market_files(tmp_path_factory):
+    """A small market as the files that users bring: safetensors, a list of ids, S3-Rec sequences."""
+    folder = tmp_path_factory.mktemp("market")
+    market = SyntheticMarket(num_items=300, num_users=200, seed=1)
+    number = {item: row + 1 for row, item in enumerate(market.item_ids)}
+    save_file({"embeddings": torch.from_numpy(market.embeddings)}, folder / "items.safetensors")
+    (folder / "item_ids.json").write_text(json.dumps(list(number.values())))
+    lines = [
+        " ".join(map(str, [user + 1, *(number[item] for item in items)]))
+        for user, items in enumerate(market.sequences["items"])
+    ]
+    (folder / "sequences.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_road_from_files_on_two_processes(market_files, tmp_path):
+    items, ids, sequences = (market_files / name for name in ("items.safetensors", "item_ids.json", "sequences.txt"))
+    run(
+        "train_rqvae.py", "--embeddings", items, "--output_dir", tmp_path / "rqvae", "--codebook_sizes", 16, 16,
+        "--hidden_sizes", 32, "--codebook_dim", 16, "--num_train_epochs", 6, "--batch_size", 50, num_processes=2,
+    )  # fmt: skip
+    run(
+        "build_catalog.py", "--rqvae", tmp_path / "rqvae", "--embeddings", items, "--item_ids", ids, "--output_dir",
+        tmp_path / "catalog", num_processes=2,
+    )  # fmt: skip
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
+    embeddings = load_file(items)["embeddings"]
+    expected = RQVAEModel.from_pretrained(tmp_path / "rqvae").encode(embeddings).codes
+    assert catalog.item_ids == list(range(1, 301)) and torch.equal(catalog.codes[:, :2], expected)
+
+    arguments = ["--sequences", sequences, "--catalog", tmp_path / "catalog", "--output_dir", tmp_path / "retriever"]
+    run("train_gr.py", *arguments, "--num_train_epochs", 1, "--batch_size", 32, "--evals", 2, num_processes=2)
+    metrics = json.loads((tmp_path / "retriever" / "metrics.json").read_text())
+    assert metrics["num_processes"] == 2, "several launch forms quietly run one process"
+
+    output = tmp_path / "scores.json"
+    run(
+        "evaluate_gr.py", "--model", tmp_path / "retriever", "--sequences", sequences, "--embeddings", items,
+        "--item_ids", ids, "--split", "validation", "--output", output,
+    )  # fmt: skip
+    # One process scores all users as two processes did.
+    scores = json.dumps(json.loads(output.read_text()))
+    assert f"{metrics['eval_ndcg@10']:.5f}"[:7] in scores
+
+
+def test_train_gr_resumes(tmp_path):
+    arguments = ["--tiny", "--model", "t5-tiger", "--output_dir", tmp_path / "run"]
+    run("train_gr.py", *arguments)
+    first = load_file(tmp_path / "run" / "model.safetensors")
+    # Lose the end: the last checkpoint and what was saved after it. The same command then ends in the same weights.
+    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in [*checkpoints[-1].iterdir(), tmp_path / "run" / "model.safetensors"]:
+        path.unlink()
+    checkpoints[-1].rmdir()
+    run("train_gr.py", *arguments, "--resume")
+    again = load_file(tmp_path / "run" / "model.safetensors")
+    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_train_rqvae_alone_and_resumed(tmp_path):
+    run("train_rqvae.py", "--tiny", "--output_dir", tmp_path)
+    assert RQVAEModel.from_pretrained(tmp_path).is_initialized
+    assert "Collision rate" in run("train_rqvae.py", "--tiny", "--output_dir", tmp_path, "--resume")
+
+
+@pytest.mark.parametrize("script", ["build_catalog.py", "evaluate_gr.py"])
+def test_tiny(script, tmp_path):
+    output = ["--output_dir", tmp_path / "out"] if script == "build_catalog.py" else ["--output", tmp_path / "o.json"]
+    assert run(script, "--tiny", *output)
