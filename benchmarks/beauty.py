@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("task", choices=["train", "baselines", "table"])
     parser.add_argument("--codes", choices=["own", "letter"], default="own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--hidden_dropout", type=float, default=0.1)

@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 for seed in 0 1 2; do
   for codes in letter own; do
-    .venv/bin/python benchmarks/beauty.py train --codes "$codes" --seed "$seed" &
+    epochs=10; [ "$codes" = own ] && epochs=8
+    .venv/bin/python benchmarks/beauty.py train --codes "$codes" --seed "$seed" --epochs "$epochs" &
   done
   wait
 done

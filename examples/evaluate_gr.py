@@ -2,16 +2,14 @@
 """
 Scores a generative retriever on what users did next, beside the baselines that it has to beat.
 
-With an untrained model on a small generated market, in seconds on a CPU:
-
-    python examples/evaluate_gr.py --tiny
+With an untrained model on a small generated market: `python examples/evaluate_gr.py --tiny`.
 
 With a folder or Hub repository that holds a model, its tokenizer and its catalog, and sequences in any form that
 `read_sequences` reads. `--embeddings` adds the neighbours of the last item, `--output` writes all numbers as JSON:
 
     python examples/evaluate_gr.py --model runs/gr --sequences sequences.txt --embeddings items.parquet
 
-On several processes, which share the users, here two on a CPU:
+On several processes, which share the users:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/evaluate_gr.py --tiny
 """
@@ -99,9 +97,9 @@ if accelerator.is_main_process:
         item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
         items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids).validate()
         baselines["neighbours"] = NearestNeighborsBaseline(items)
-    scores, histories = {}, dataset["history"][:]
+    scores = {}
     for name, baseline in baselines.items():
-        lists = [baseline.rank(histories, top_k=10, exclude_history=exclude) for exclude in (True, False)]
+        lists = [baseline.rank(dataset["history"][:], top_k=10, exclude_history=exclude) for exclude in (True, False)]
         scores[name] = evaluate_rankings(lists[0], dataset, catalog, unmasked_rankings=lists[1])
     scores["ours"] = ours
 

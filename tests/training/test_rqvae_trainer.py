@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 from forge_hf.data.embeddings import ItemEmbeddings
 from forge_hf.errors import DuplicateItemError, InvalidEmbeddingsError
@@ -226,8 +227,10 @@ def test_missing_faiss_is_explained(tmp_path, monkeypatch):
         make_trainer(tmp_path).train()
 
 
-def train_as_process(rank, folder):
+def train_as_process(rank, folder, port):
     """One of the two processes of the test below, which runs this file."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank))
+    os.environ.update(LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
     torch.manual_seed(rank)  # what each process initializes by itself differs
     config = RQVAEConfig(
@@ -253,19 +256,8 @@ def train_as_process(rank, folder):
 
 
 def test_two_processes(tmp_path):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    environment["ACCELERATE_USE_CPU"] = "true"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    # From a fresh process: forking this one would copy its threads' locks.
+    subprocess.run([sys.executable, __file__, str(tmp_path)], check=True, timeout=600)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     metrics = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -281,4 +273,7 @@ def test_two_processes(tmp_path):
 
 
 if __name__ == "__main__":
-    train_as_process(int(sys.argv[1]), sys.argv[2])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        free_port = server.getsockname()[1]
+    mp.start_processes(train_as_process, args=(sys.argv[1], free_port), nprocs=2, start_method="fork")

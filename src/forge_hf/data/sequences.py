@@ -44,11 +44,13 @@ def read_sequences(path: str | os.PathLike) -> Dataset:
     Example:
 
     ```python
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> from forge_hf.data import read_sequences
 
-    >>> with open("sequences.txt", "w") as file:
-    ...     _ = file.write("1 10 11 12\\n2 11 13\\n")
-    >>> read_sequences("sequences.txt")[0]
+    >>> path = Path(tempfile.mkdtemp()) / "sequences.txt"
+    >>> _ = path.write_text("1 10 11 12\\n2 11 13\\n")
+    >>> read_sequences(path)[0]
     {'user_id': 1, 'items': [10, 11, 12]}
     ```
     """

@@ -31,11 +31,13 @@ def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> 
     Example:
 
     ```python
+    >>> import tempfile
     >>> from forge_hf.evaluation import plot_codebook_usage
     >>> from forge_hf.semantic_ids import SemanticIdCatalog
 
     >>> catalog = SemanticIdCatalog.from_codes(["a", "b"], [[0, 1], [2, 1]], codebook_sizes=[3, 2])
-    >>> plot_codebook_usage(catalog, "codebook_usage.png")
+    >>> folder = tempfile.mkdtemp()
+    >>> plot_codebook_usage(catalog, f"{folder}/codebook_usage.png")
     ```
     """
     from matplotlib.figure import Figure
@@ -90,11 +92,13 @@ def plot_categories_by_first_code(
     Example:
 
     ```python
+    >>> import tempfile
     >>> from forge_hf.evaluation import plot_categories_by_first_code
     >>> from forge_hf.semantic_ids import SemanticIdCatalog
 
     >>> catalog = SemanticIdCatalog.from_codes(["a", "b"], [[0, 1], [2, 1]], codebook_sizes=[3, 2])
-    >>> plot_categories_by_first_code(catalog, {"a": "Tents", "b": "Mugs"}, "categories.png")
+    >>> folder = tempfile.mkdtemp()
+    >>> plot_categories_by_first_code(catalog, {"a": "Tents", "b": "Mugs"}, f"{folder}/categories.png")
     ```
     """
     from matplotlib.figure import Figure

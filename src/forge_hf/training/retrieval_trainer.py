@@ -186,6 +186,7 @@ class RetrievalTrainer(Trainer):
             num_beams=self.args.eval_num_beams,
             batch_size=self.args.eval_batch_size,
             max_history=self.args.max_history,
+            show_progress=not self.args.disable_tqdm,
         )
         model = self.accelerator.unwrap_model(self.model)
         with self.compute_loss_context_manager():
