@@ -83,7 +83,7 @@ def run_demo(
     RQVAETrainer(rqvae, _rqvae_arguments(folder, seed), train_dataset=items).train()
     codes = rqvae.encode(items.to_tensor()).codes
     used = ", ".join(f"{share:.0%}" for share in codebook_utilization(codes, config.codebook_sizes).tolist())
-    print(f"codes in use by level: {used}; items that share their codes: {collision_rate(codes):.1%}")
+    print(f"codes in use by level: {used}; collision rate: {collision_rate(codes):.1%}")
 
     _say("3. A catalog gives every item a semantic ID of its own")
     catalog = SemanticIdCatalog.from_codes(
@@ -153,11 +153,10 @@ def run_demo(
 def _rqvae_arguments(folder: Path, seed: int) -> RQVAETrainingArguments:
     return RQVAETrainingArguments(
         output_dir=str(folder / "rqvae"),
-        num_train_epochs=60,
+        num_train_epochs=200,
         per_device_train_batch_size=250,
-        learning_rate=1e-3,
         save_strategy="no",
-        logging_steps=80,
+        logging_steps=200,
         seed=seed,
         use_cpu=True,
     )

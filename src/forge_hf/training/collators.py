@@ -73,5 +73,7 @@ class Seq2SeqCollator:
 def _pad(encoder: HistoryEncoder, rows: list[torch.Tensor], windows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
     users = [window["user_id"] for window in windows]
     sequences = encoder.encode_rows(rows, None if users[0] is None else users)
-    input_ids = pad_sequence(sequences, batch_first=True, padding_value=encoder.tokenizer.pad_token_id)
+    # A text tokenizer may have no padding token. Padding is masked or ignored, so any token serves.
+    padding = 0 if encoder.tokenizer.pad_token_id is None else encoder.tokenizer.pad_token_id
+    input_ids = pad_sequence(sequences, batch_first=True, padding_value=padding)
     return input_ids, torch.tensor([len(sequence) for sequence in sequences])
