@@ -220,6 +220,10 @@ class TestRefusals:
         for name in ("top_k", "num_beams", "batch_size", "max_history"):
             with pytest.raises(ValueError, match=name if name != "max_history" else "max_items"):
                 retrieve(model, tokenizer, catalog, HISTORIES, **{name: 0})
-        table = PrefixTable(catalog.codes[:9], SIZES, torch.arange(4, 19))
-        with pytest.raises(ValueError, match="`prefix_table` was built from 9 items, but `catalog` has 60"):
+
+    def test_a_foreign_prefix_table(self, model, tokenizer, catalog):
+        swapped = catalog.codes.roll(1, dims=0)  # as many items, but each with another's codes
+        other = SemanticIdCatalog.from_codes(catalog.item_ids, swapped, codebook_sizes=SIZES, on_collision="keep")
+        table = PrefixTable.from_catalog(other, tokenizer)
+        with pytest.raises(FingerprintMismatchError, match="`prefix_table`"):
             retrieve(model, tokenizer, catalog, HISTORIES, prefix_table=table)

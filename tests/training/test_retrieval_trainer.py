@@ -123,6 +123,19 @@ class _StopAfter:
         return Stop()
 
 
+def test_each_epoch_sees_every_window_once_in_a_new_order(ring_catalog, ring_splits, tmp_path):
+    trainer = make_trainer(
+        "qwen2-small", ring_catalog, ring_splits, tmp_path, num_train_epochs=2, eval_strategy="no",
+        save_strategy="no", load_best_model_at_end=False,
+    )  # fmt: skip
+    seen, collate = [], trainer.data_collator
+    trainer.data_collator = lambda windows: seen.extend(w["user_id"] for w in windows) or collate(windows)
+    trainer.train()
+    epochs = seen[:80], seen[80:]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(80))
+    assert epochs[0] != epochs[1]
+
+
 def test_checkpoints_hold_the_catalog(ring_catalog, ring_splits, tmp_path):
     trainer = make_trainer("qwen2-small", ring_catalog, ring_splits, tmp_path)
     trainer.train()

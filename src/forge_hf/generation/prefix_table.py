@@ -72,6 +72,7 @@ class PrefixTable:
 
     def __init__(self, codes: torch.Tensor, codebook_sizes: Sequence[int], token_ids: torch.Tensor | None = None):
         codes = torch.as_tensor(codes)
+        self.fingerprint: str | None = None  # of the catalog, where it was built from one
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         self.num_levels = len(self.codebook_sizes)
         _validate(codes, self.codebook_sizes)
@@ -118,7 +119,9 @@ class PrefixTable:
             tokenizer (`PreTrainedTokenizerBase`): A tokenizer in which every code is one token.
         """
         token_ids = semantic_id_token_ids(tokenizer, catalog.layout)
-        return cls(catalog.codes, catalog.layout.codebook_sizes, token_ids)
+        table = cls(catalog.codes, catalog.layout.codebook_sizes, token_ids)
+        table.fingerprint = catalog.fingerprint
+        return table
 
     @property
     def num_items(self) -> int:

@@ -218,10 +218,10 @@ class _Search:
 
     def __init__(self, model, tokenizer, catalog, histories, user_ids, max_history, prefix_table):
         check_fingerprint(model, catalog)
-        if prefix_table is not None and prefix_table.num_items != len(catalog):
-            raise ValueError(
-                f"`prefix_table` was built from {prefix_table.num_items} items, but `catalog` has {len(catalog)}. "
-                "Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+        if prefix_table is not None and prefix_table.fingerprint != catalog.fingerprint:
+            raise FingerprintMismatchError(
+                f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
+                f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
             )
         self.model = model
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
