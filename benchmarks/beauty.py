@@ -4,6 +4,7 @@ Retrieval quality on Amazon Beauty (2014, 5-core): a small Qwen2 retriever on se
 
     python benchmarks/beauty.py train --codes own --seed 0       # MiniLM -> RQ-VAE -> catalog -> Qwen2 -> test metrics
     python benchmarks/beauty.py train --codes letter --seed 0    # the same retriever on LETTER's published codes
+    python benchmarks/beauty.py fuse --codes letter --seed 0     # that run's lists and the neighbours', fused by rank
     python benchmarks/beauty.py baselines                        # popularity, random, neighbours of the last item
     python benchmarks/beauty.py table                            # the table of all committed results
 
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import TrainerCallback, set_seed
+from transformers import AutoTokenizer, Qwen2ForCausalLM, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from forge_hf import (
@@ -42,10 +43,18 @@ from forge_hf import (
     leave_one_out,
     read_sequences,
 )
-from forge_hf.evaluation import NearestNeighborsBaseline, PopularityBaseline, RandomBaseline, evaluate_rankings
+from forge_hf.evaluation import (
+    NearestNeighborsBaseline,
+    PopularityBaseline,
+    RandomBaseline,
+    evaluate_rankings,
+    reciprocal_rank_fusion,
+)
+from forge_hf.generation import rank_catalog
 from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, collision_rate
 
 
+FUSED = 30  # items of each list that are fused
 METRICS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
 PROTOCOL = "leave-one-out, full ranking over 12,101 items, history of up to 20 items, all 22,363 users"
 
@@ -199,6 +208,50 @@ def train(args: argparse.Namespace) -> None:
     print(json.dumps(result, indent=2), flush=True)
 
 
+def fuse(args: argparse.Namespace) -> None:
+    """Fuses the retriever's lists with the neighbours of the last item; validation chooses the constant of the fusion."""
+    name = f"beauty_{args.codes}_seed{args.seed}"
+    folder, path = Path(args.runs, name, "retriever"), Path(args.results, f"{name}.json")
+    splits, embeddings = load_data(args.data / "beauty")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), Qwen2ForCausalLM.from_pretrained(folder)
+    catalog = SemanticIdCatalog.from_pretrained(folder)
+    neighbors = NearestNeighborsBaseline(embeddings)
+
+    def lists(dataset, exclude: bool) -> list[list[list[int]]]:
+        histories = dataset["history"][:]
+        return [retrieved(dataset, histories, exclude), neighbors.rank(histories, FUSED, exclude_history=exclude)]
+
+    rankings = {}  # one search a dataset: what is seen is taken out of its list
+
+    def retrieved(dataset, histories, exclude: bool) -> list[list[int]]:
+        if id(dataset) not in rankings:
+            with torch.autocast("cpu", torch.bfloat16):
+                rankings[id(dataset)] = rank_catalog(model, tokenizer, catalog, histories).rows.tolist()
+        ids = catalog.item_ids
+        ranked = []
+        for rows, history in zip(rankings[id(dataset)], histories, strict=True):
+            seen = set(history) if exclude else ()
+            ranked.append([ids[row] for row in rows if row >= 0 and ids[row] not in seen][:FUSED])
+        return ranked
+
+    validation = splits["validation"].shuffle(seed=0).select(range(2000))
+    parts = lists(validation, exclude=True)
+    ndcg = {
+        k: evaluate_rankings(reciprocal_rank_fusion(parts, 10, k), validation, catalog)["ndcg@10"] for k in (0, 10, 60)
+    }
+    best = max(ndcg, key=ndcg.get)
+    masked, unmasked = (reciprocal_rank_fusion(lists(splits["test"], exclude), 10, best) for exclude in (True, False))
+    result = json.loads(path.read_text())
+    result["fused_with_neighbours"] = {
+        "command": " ".join(["python", "benchmarks/beauty.py", *sys.argv[1:]]),
+        "k": best,
+        "validation_ndcg@10_by_k": ndcg,
+        "test": evaluate_rankings(masked, splits["test"], catalog, unmasked_rankings=unmasked),
+    }
+    write_json(path, result)
+    print(json.dumps(result["fused_with_neighbours"], indent=2), flush=True)
+
+
 def best_log(trainer: RetrievalTrainer) -> dict:
     logs = [log for log in trainer.state.log_history if "eval_ndcg@10" in log]
     return max(logs, key=lambda log: log["eval_ndcg@10"])
@@ -244,7 +297,9 @@ def table(args: argparse.Namespace) -> None:
     for codes, title in (("letter", "Qwen2, 1.3 M parameters, LETTER's codes"), ("own", "Qwen2, our RQ-VAE")):
         runs = [json.loads(path.read_text()) for path in sorted(Path(args.results).glob(f"beauty_{codes}_seed*.json"))]
         if runs:
-            rows[f"{title}, {len(runs)} seed{'s' * (len(runs) > 1)}"] = [run["test"] for run in runs]
+            rows[f"{title}, {seeds(runs)}"] = [run["test"] for run in runs]
+        if fused := [run["fused_with_neighbours"]["test"] for run in runs if "fused_with_neighbours" in run]:
+            rows[f"... fused with the neighbours, {seeds(fused)}"] = fused
     print("| Beauty, test | R@5 | N@5 | R@10 | N@10 | unmasked: R@5 | N@5 | R@10 | N@10 |\n" + "| --- " * 9 + "|")
     for name, runs in rows.items():
         cells = []
@@ -253,6 +308,10 @@ def table(args: argparse.Namespace) -> None:
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.4f}{spread}")
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def seeds(runs: list) -> str:
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -264,7 +323,7 @@ def write_json(path: Path, content: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["train", "baselines", "table"])
+    parser.add_argument("task", choices=["train", "fuse", "baselines", "table"])
     parser.add_argument("--codes", choices=["own", "letter"], default="own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=float, default=10)
@@ -276,7 +335,7 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--results", default="results")
     args = parser.parse_args()
-    {"train": train, "baselines": baselines, "table": table}[args.task](args)
+    {"train": train, "fuse": fuse, "baselines": baselines, "table": table}[args.task](args)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Knows metrics, baselines and how to score a model over a whole dataset; doesn't 
 
 from .baselines import Baseline, NearestNeighborsBaseline, PopularityBaseline, RandomBaseline
 from .evaluator import RetrievalEvaluator, evaluate_rankings
+from .fusion import reciprocal_rank_fusion
 from .metrics import (
     catalog_coverage_at_k,
     entropy_at_k,
@@ -34,4 +35,5 @@ __all__ = [
     "plot_categories_by_first_code",
     "plot_codebook_usage",
     "recall_at_k",
+    "reciprocal_rank_fusion",
 ]
