@@ -21,6 +21,7 @@ import platform
 import statistics
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,10 @@ def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.n
     return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), time.perf_counter() - started
 
 
+def run_name(args: argparse.Namespace) -> str:
+    return f"beauty_{args.codes}_{args.epochs:g}epochs_seed{args.seed}"
+
+
 class Stopwatch(TrainerCallback):
     """Seconds of training, also over several starts, in the state that checkpoints hold."""
 
@@ -112,7 +117,7 @@ class Stopwatch(TrainerCallback):
 
 
 def train(args: argparse.Namespace) -> None:
-    name = f"beauty_{args.codes}_seed{args.seed}"
+    name = run_name(args)
     run = Path(args.runs, name)
     run.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
@@ -209,17 +214,13 @@ def train(args: argparse.Namespace) -> None:
 
 
 def fuse(args: argparse.Namespace) -> None:
-    """Fuses the retriever's lists with the neighbours of the last item; validation chooses the constant of the fusion."""
-    name = f"beauty_{args.codes}_seed{args.seed}"
+    """Fuses the retriever's lists with the neighbours of the last item; validation chooses the fusion's constant."""
+    name = run_name(args)
     folder, path = Path(args.runs, name, "retriever"), Path(args.results, f"{name}.json")
     splits, embeddings = load_data(args.data / "beauty")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), Qwen2ForCausalLM.from_pretrained(folder)
     catalog = SemanticIdCatalog.from_pretrained(folder)
     neighbors = NearestNeighborsBaseline(embeddings)
-
-    def lists(dataset, exclude: bool) -> list[list[list[int]]]:
-        histories = dataset["history"][:]
-        return [retrieved(dataset, histories, exclude), neighbors.rank(histories, FUSED, exclude_history=exclude)]
 
     rankings = {}  # one search a dataset: what is seen is taken out of its list
 
@@ -233,6 +234,10 @@ def fuse(args: argparse.Namespace) -> None:
             seen = set(history) if exclude else ()
             ranked.append([ids[row] for row in rows if row >= 0 and ids[row] not in seen][:FUSED])
         return ranked
+
+    def lists(dataset, exclude: bool) -> list[list[list[int]]]:
+        histories = dataset["history"][:]
+        return [retrieved(dataset, histories, exclude), neighbors.rank(histories, FUSED, exclude_history=exclude)]
 
     validation = splits["validation"].shuffle(seed=0).select(range(2000))
     parts = lists(validation, exclude=True)
@@ -294,12 +299,15 @@ def table(args: argparse.Namespace) -> None:
     scores = json.loads(Path(args.results, "beauty_baselines.json").read_text())["test"]
     for name, metrics in scores.items():
         rows[name] = [metrics]
-    for codes, title in (("letter", "Qwen2, 1.3 M parameters, LETTER's codes"), ("own", "Qwen2, our RQ-VAE")):
-        runs = [json.loads(path.read_text()) for path in sorted(Path(args.results).glob(f"beauty_{codes}_seed*.json"))]
-        if runs:
-            rows[f"{title}, {seeds(runs)}"] = [run["test"] for run in runs]
-        if fused := [run["fused_with_neighbours"]["test"] for run in runs if "fused_with_neighbours" in run]:
-            rows[f"... fused with the neighbours, {seeds(fused)}"] = fused
+    for codes, title in (("letter", "Qwen2 on LETTER's codes"), ("own", "Qwen2 on our RQ-VAE's codes")):
+        by_epochs = defaultdict(list)
+        for path in sorted(Path(args.results).glob(f"beauty_{codes}_*epochs_seed*.json")):
+            run = json.loads(path.read_text())
+            by_epochs[run["arguments"]["num_train_epochs"]].append(run)
+        for epochs, runs in sorted(by_epochs.items()):
+            rows[f"{title}, {epochs:g} epochs, {seeds(runs)}"] = [run["test"] for run in runs]
+            if fused := [run["fused_with_neighbours"]["test"] for run in runs if "fused_with_neighbours" in run]:
+                rows[f"{title}, {epochs:g} epochs, fused with the neighbours, {seeds(fused)}"] = fused
     print("| Beauty, test | R@5 | N@5 | R@10 | N@10 | unmasked: R@5 | N@5 | R@10 | N@10 |\n" + "| --- " * 9 + "|")
     for name, runs in rows.items():
         cells = []
