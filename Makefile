@@ -1,10 +1,9 @@
 # Everything below works on a fresh clone with Python 3.11+ and make: .venv is made on the first call.
 PYTHON ?= python3
 BIN := .venv/bin
-# Small models on few cores: more threads than cores only spin.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test style quality bench clean
+.PHONY: help demo test style quality clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,8 +28,5 @@ style: .venv/installed  ## Format the code
 quality: .venv/installed  ## The retrieval quality runs of results/ (hours; resumable)
 	benchmarks/quality.sh
 
-bench: .venv/installed  ## The performance ratios of results/
-	$(BIN)/python benchmarks/retrieval_speed.py
-
-clean:  ## Remove .venv and runs
-	rm -rf .venv runs
+clean:  ## Remove .venv
+	rm -rf .venv

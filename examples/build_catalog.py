@@ -3,7 +3,7 @@
 Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes that are there already.
 
     python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --output_dir runs/catalog
-    accelerate launch --num_processes 2 --cpu examples/build_catalog.py --rqvae ... (each process encodes its share)
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/build_catalog.py --rqvae ...
     python examples/build_catalog.py --codes codes.json --codebook_sizes 256 256 256 --output_dir runs/catalog
     python examples/build_catalog.py --tiny --output_dir runs/catalog
 """

@@ -173,9 +173,9 @@ def test_refused_items():
 def test_unknown_items():
     catalog = make([5, 3, 9], [[0, 0, 0]] * 3)
     for queries in ([3, 4], [-1], [10], [2**62]):
-        with pytest.raises(UnknownItemError, match="1 item ids aren't in the catalog of 3 items"):
+        with pytest.raises(UnknownItemError, match="names 1 items that aren't in the catalog of 3"):
             catalog.codes_for(queries)
-    with pytest.raises(UnknownItemError, match=r"7 item ids .*: 10, 11, 12, 13, 14, \.\.\."):
+    with pytest.raises(UnknownItemError, match=r"7 items .*: 10, 11, 12, 13, 14, \.\.\."):
         catalog.codes_for([5, 10, 11, 12, 13, 14, 15, 16, 10])
     with pytest.raises(UnknownItemError, match="are int, got str such as '5'"):
         catalog.codes_for(["5"])

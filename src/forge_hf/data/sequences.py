@@ -33,8 +33,8 @@ def read_sequences(path: str | os.PathLike) -> Dataset:
               and `items`. In `items` stands a list of item ids, or a text of item ids parted by white space.
 
     Returns:
-        [`~datasets.Dataset`] with columns `user_id` and `items` (a list). Ids that are all integers are integers,
-        otherwise they are strings, for users and for items apart.
+        [`~datasets.Dataset`] with columns `user_id` and `items` (a list). Ids that a file holds as integers or strings
+        stay that; where they stand in a text, they are integers if all of them are, else strings.
 
     Raises:
         [`InvalidSequencesError`]: if there is no sequence, a line has no items (named by its number), ids are missing
@@ -60,7 +60,7 @@ def read_sequences(path: str | os.PathLike) -> Dataset:
     else:
         users, items = _columns(_load(path), str(path))
     _check(users, items, str(path))
-    return _dataset(user_id=_narrow(users), items=_list_array(items.offsets, _narrow(items.values)))
+    return _dataset(user_id=_widen(users), items=_list_array(items.offsets, _widen(items.values)))
 
 
 def leave_one_out(sequences: Dataset, min_length: int = 3) -> DatasetDict:
@@ -155,7 +155,7 @@ def _read_text(path: Path) -> tuple[pa.Array, pa.LargeListArray]:
     is_item[offsets[:-1]] = False
     items = fields.values.filter(pa.array(is_item))
     users = fields.values.take(pa.array(offsets[:-1]))
-    return users, _list_array(np.concatenate([[0], np.cumsum(lengths - 1)]), items)
+    return _parse(users), _list_array(np.concatenate([[0], np.cumsum(lengths - 1)]), _parse(items))
 
 
 def _load(path: Path) -> Dataset:
@@ -187,6 +187,7 @@ def _columns(dataset: Dataset, name: str) -> tuple[pa.Array, pa.LargeListArray]:
         raise InvalidSequencesError(f"{name}: `items` is missing in {len(rows)} rows, rows {_first(rows)}.")
     if pa.types.is_string(items.type) or pa.types.is_large_string(items.type):
         items = _split(items)
+        items = _list_array(items.offsets, _parse(items.values))
     if not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type)):
         raise InvalidSequencesError(f"{name}: `items` must be lists of item ids, got the type {items.type}.")
     items = items.cast(pa.large_list(items.type.value_type))
@@ -221,12 +222,14 @@ def _split(texts: pa.Array) -> pa.Array:
     return pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))
 
 
-def _narrow(ids: pa.Array) -> pa.Array:
-    """Text ids as integers if every one is an integer written in the usual way; other arrays as they are."""
-    if pa.types.is_integer(ids.type):
-        return ids.cast(pa.int64())
-    is_integer = pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py()
-    return ids.cast(pa.int64()) if is_integer else ids.cast(pa.string())
+def _parse(words: pa.Array) -> pa.Array:
+    """Words of a text, which has no types, as integers if every one is an integer written in the usual way."""
+    is_integer = pc.all(pc.match_substring_regex(words, _INTEGER)).as_py()
+    return words.cast(pa.int64()) if is_integer else words
+
+
+def _widen(ids: pa.Array) -> pa.Array:
+    return ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
 
 
 def _list_array(offsets, values: pa.Array) -> pa.LargeListArray:

@@ -185,6 +185,7 @@ class NearestNeighborsBaseline(Baseline):
 
     Raises:
         `ValueError`: if there aren't as many `item_ids` as embeddings.
+        [`InvalidEmbeddingsError`]: if `embeddings` are empty or not finite.
 
     Example:
 
@@ -204,6 +205,7 @@ class NearestNeighborsBaseline(Baseline):
         if isinstance(embeddings, ItemEmbeddings):
             item_ids = embeddings.item_ids if item_ids is None else item_ids
             embeddings = embeddings.to_tensor().numpy()
+        ItemEmbeddings(embeddings).validate()
         super().__init__(range(len(embeddings)) if item_ids is None else item_ids)
         if len(self.item_ids) != len(embeddings):
             raise ValueError(f"`item_ids` has {len(self.item_ids)} ids for {len(embeddings)} embeddings.")

@@ -195,7 +195,8 @@ class SemanticIdCatalog:
         if (rows < 0).any():
             unknown = list(dict.fromkeys(wanted[rows < 0].tolist()))
             raise UnknownItemError(
-                f"{len(unknown)} item ids aren't in the catalog of {len(self)} items: {_name_first(unknown)}."
+                f"`item_ids` or a history names {len(unknown)} items that aren't in the catalog of {len(self)}: "
+                f"{_name_first(unknown)}. Leave them out, or encode them and make a catalog that has them."
             )
         return torch.from_numpy(rows)
 
@@ -420,7 +421,8 @@ class SemanticIdCatalog:
             repeated = self._sorted_ids[1:][again].tolist()
         repeated = list(dict.fromkeys(repeated))
         raise DuplicateItemError(
-            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {_name_first(repeated)}."
+            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {_name_first(repeated)}. "
+            "Keep one row an item."
         )
 
     @cached_property
@@ -452,9 +454,9 @@ def _as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Te
     if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
         item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
     kinds = set(map(type, item_ids))
-    if kinds <= {str}:
+    if kinds <= {str, np.str_}:
         array = np.empty(len(item_ids), dtype=object)
-        array[:] = item_ids
+        array[:] = [str(item) for item in item_ids] if np.str_ in kinds else item_ids
         return array
     if all(issubclass(kind, int | np.integer) and not issubclass(kind, bool) for kind in kinds):
         try:

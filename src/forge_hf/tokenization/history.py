@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """From a user's items to the tokens that a model reads."""
 
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 
@@ -135,6 +136,12 @@ class HistoryEncoder:
         ):
             start = torch.tensor([[self.tokenizer.user_token_id(user_id)] for user_id in user_ids])
         else:
+            if user_ids is None and getattr(self.tokenizer, "num_user_buckets", 0):
+                warnings.warn(
+                    "The tokenizer has user buckets, but no `user_ids` are given: histories start without the user's "
+                    "token, which the model may never have seen. Give `user_ids`.",
+                    stacklevel=2,
+                )
             start = torch.tensor([self._start] * len(histories), dtype=torch.int64)
         # All histories are laid out in one row and cut apart at the end: no loop over tokens.
         num_codes = torch.tensor([len(history) for history in histories]) * codes.shape[1]

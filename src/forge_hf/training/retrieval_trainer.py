@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import TrainOutput
 
 from ..evaluation import RetrievalEvaluator
 from ..generation.retrieval import check_fingerprint
@@ -125,8 +126,11 @@ class RetrievalTrainer(Trainer):
         if train_dataset is not None:
             max_items = args.max_history if is_encoder_decoder else args.max_train_items
             train_dataset = SequenceWindows(train_dataset, catalog, max_items, every_prefix=is_encoder_decoder)
-        if args.hidden_dropout:
-            add_hidden_dropout(model, args.hidden_dropout)
+        if args.hidden_dropout and is_encoder_decoder:
+            raise ValueError(
+                "`hidden_dropout` is for decoder-only models; T5 has a dropout of its own: set `dropout_rate` in its "
+                "config."
+            )
         super().__init__(
             model=model,
             args=args,
@@ -139,6 +143,35 @@ class RetrievalTrainer(Trainer):
         )
         # The loss is ours: nothing of it is to be computed, or scaled, inside the model.
         self.model_accepts_loss_kwargs = False
+        # Made now, so that a bad question is refused before training and not after an epoch of it.
+        self._evaluator = None if eval_dataset is None else self._make_evaluator(eval_dataset)
+
+    def _make_evaluator(self, dataset: Dataset) -> RetrievalEvaluator:
+        return RetrievalEvaluator(
+            dataset,
+            self.catalog,
+            ks=tuple(self.args.eval_ks),
+            exclude_history=self.args.exclude_history,
+            num_beams=self.args.eval_num_beams,
+            batch_size=self.args.eval_batch_size,
+            max_history=self.args.max_history,
+            show_progress=not self.args.disable_tqdm,
+        )
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """As `transformers.Trainer.train`, with `hidden_dropout` on the model for as long as it lasts."""
+        metric = self.args.metric_for_best_model
+        if self.args.load_best_model_at_end and metric is not None and "@" in metric:
+            if int(metric.rsplit("@", 1)[1]) not in self.args.eval_ks:
+                raise ValueError(
+                    f"`metric_for_best_model` is {metric!r}, but `eval_ks` is {self.args.eval_ks}. Make them agree."
+                )
+        handles = add_hidden_dropout(self.model, self.args.hidden_dropout) if self.args.hidden_dropout else []
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _next_code_loss(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None):
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
@@ -175,19 +208,9 @@ class RetrievalTrainer(Trainer):
         Returns:
             `dict[str, float]`: the metrics of [`RetrievalEvaluator`].
         """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
+        evaluator = self._evaluator if eval_dataset is None else self._make_evaluator(eval_dataset)
+        if evaluator is None:
             raise ValueError("`eval_dataset` must be given, here or to the trainer.")
-        evaluator = RetrievalEvaluator(
-            dataset,
-            self.catalog,
-            ks=tuple(self.args.eval_ks),
-            exclude_history=self.args.exclude_history,
-            num_beams=self.args.eval_num_beams,
-            batch_size=self.args.eval_batch_size,
-            max_history=self.args.max_history,
-            show_progress=not self.args.disable_tqdm,
-        )
         model = self.accelerator.unwrap_model(self.model)
         with self.compute_loss_context_manager():
             metrics = evaluator(model, self.processing_class)

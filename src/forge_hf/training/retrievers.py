@@ -148,7 +148,9 @@ def add_lora(
             Further fields of `peft.LoraConfig`.
 
     Returns:
-        `PeftModel`
+        `PeftModel`. Its `save_pretrained` writes the adapter alone. For a folder that `pipeline` and `from_pretrained`
+        load by themselves, merge it first: `trainer.model = trainer.model.merge_and_unload()`, then
+        `trainer.save_model(folder)`.
     """
     from peft import LoraConfig, get_peft_model
 

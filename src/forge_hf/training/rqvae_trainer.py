@@ -2,12 +2,14 @@
 """Training of RQ-VAEs: transformers' Trainer with k-means initialization and metrics of the codes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
@@ -100,7 +102,7 @@ class RQVAETrainer(Trainer):
 
     >>> items = ItemEmbeddings(torch.randn(200, 16))
     >>> model = RQVAEModel(RQVAEConfig(input_dim=16, hidden_sizes=[8], codebook_dim=4, codebook_sizes=[8, 8]))
-    >>> args = RQVAETrainingArguments("rqvae", num_train_epochs=2)
+    >>> args = RQVAETrainingArguments("runs/rqvae", num_train_epochs=2)
     >>> trainer = RQVAETrainer(model, args, train_dataset=items, eval_dataset=items)
     >>> trainer.train()  # doctest: +SKIP
     >>> trainer.evaluate()["eval_collision_rate"]  # doctest: +SKIP
@@ -152,7 +154,7 @@ class RQVAETrainer(Trainer):
             raise ValueError("`train_dataset` is needed to train.")
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
         if self.args.kmeans_init and not self.model.is_initialized:
-            if len(self.train_dataset) < largest:
+            if 0 < len(self.train_dataset) < largest:
                 raise InvalidEmbeddingsError(
                     f"`train_dataset` has {len(self.train_dataset)} items, but the k-means of a codebook of {largest} "
                     "codes needs at least as many. Use smaller `codebook_sizes`."
@@ -168,7 +170,9 @@ class RQVAETrainer(Trainer):
                 "`training_assignment='sinkhorn'` spreads each batch over all codes, which a short last batch can't "
                 "fill. Set `dataloader_drop_last=True`."
             )
-        self.train_dataset.validate(expected_dim=config.input_dim)
+        for dataset in (self.train_dataset, self.eval_dataset):
+            if dataset is not None:
+                dataset.validate(expected_dim=config.input_dim)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     @torch.no_grad()
@@ -186,6 +190,11 @@ class RQVAETrainer(Trainer):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in self.model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle, that nothing reads back: it has no place in a folder that people load and share.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _kmeans_codebooks(self) -> None:
         faiss = _import_faiss()

@@ -63,9 +63,9 @@ class SequenceWindows(Dataset):
         self.rows = catalog.indices_for(items.flatten().to_pylist())
         self.user_ids = sequences["user_id"][:] if "user_id" in sequences.column_names else None
         make = _prefix_windows if every_prefix else _tiling_windows
-        self._starts, self._stops, self._users = make(starts, stops, max_items)
-        if len(self._starts) == 0:
+        if (stops - starts).max() < 2:
             raise InvalidSequencesError("`sequences` must hold a sequence of at least 2 items, got none.")
+        self._starts, self._stops, self._users = make(starts, stops, max_items)
 
     @property
     def lengths(self) -> np.ndarray:
