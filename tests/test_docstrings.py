@@ -5,6 +5,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,17 @@ def test_rooms_import_from_left_to_right_only():
         source = inspect.getsource(importlib.import_module(name))
         for other in order[order.index(parts[1]) + 1 :]:
             assert f"from ..{other}" not in source and f"from forge_hf.{other}" not in source, f"{name} -> {other}"
+
+
+def test_readme_snippets_run(tmp_path, monkeypatch):
+    """The README's Python, top to bottom, in an empty folder."""
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(snippets) == 2
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for snippet in snippets:
+        lines = snippet.rstrip().splitlines()
+        exec(compile("\n".join(lines), "README.md", "exec"), namespace)
+    recommended = namespace["recommend"](namespace["splits"]["test"][0]["history"], top_k=5)
+    assert len(recommended) == 5 and recommended[0].keys() == {"item_id", "score", "semantic_id"}
