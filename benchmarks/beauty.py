@@ -57,7 +57,10 @@ from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, col
 
 FUSED = 30  # items of each list that are fused
 METRICS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
-PROTOCOL = "leave-one-out, full ranking over 12,101 items, history of up to 20 items, all 22,363 users"
+PROTOCOL = (
+    "leave-one-out, full ranking over 12,101 items, all 22,363 users; training windows of up to 50 items, histories "
+    "of up to 20 in retrieval; models scored under bf16 autocast"
+)
 
 
 def load_data(folder: Path):
@@ -70,7 +73,7 @@ def load_data(folder: Path):
 
 
 def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.ndarray, list[int], float]:
-    """Trains the RQ-VAE, unless an earlier run has, and encodes all items."""
+    """Codes of all items, codebook sizes and training seconds of an RQ-VAE, which is trained unless it has been."""
     started = time.perf_counter()
     if not (folder / "model.safetensors").exists():
         config = RQVAEConfig(
@@ -88,8 +91,10 @@ def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.n
         trainer = RQVAETrainer(RQVAEModel(config), arguments, train_dataset=embeddings)
         trainer.train()
         trainer.save_model(str(folder))
+        write_json(folder / "seconds.json", time.perf_counter() - started)
     model = RQVAEModel.from_pretrained(folder)
-    return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), time.perf_counter() - started
+    seconds = json.loads((folder / "seconds.json").read_text())
+    return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), seconds
 
 
 def run_name(args: argparse.Namespace) -> str:
@@ -120,6 +125,12 @@ def train(args: argparse.Namespace) -> None:
     name = run_name(args)
     run = Path(args.runs, name)
     run.mkdir(parents=True, exist_ok=True)
+    # A checkpoint is gone on from under the settings that it was begun with, and under no others.
+    settings = {key: getattr(args, key) for key in ("learning_rate", "batch_size", "hidden_dropout")}
+    begun = run / "settings.json"
+    if begun.exists() and json.loads(begun.read_text()) != settings:
+        raise SystemExit(f"{run} was begun with {begun.read_text()}, not with {settings}. Give another `--runs`.")
+    write_json(begun, settings)
     set_seed(args.seed)
     splits, embeddings = load_data(args.data / "beauty")
 
@@ -136,7 +147,7 @@ def train(args: argparse.Namespace) -> None:
         catalog = SemanticIdCatalog.from_codes(item_ids, codes, codebook_sizes=sizes, on_collision="keep")
     facts |= {
         "codebook_sizes": list(catalog.layout.codebook_sizes),
-        "collision_rate_before_suffix": collision_rate(codes),
+        "collision_rate_of_codes": collision_rate(codes),
         "utilization": codebook_utilization(codes, sizes).tolist(),
         "perplexity": codebook_perplexity(codes, sizes).tolist(),
     }
@@ -206,7 +217,7 @@ def train(args: argparse.Namespace) -> None:
         "test": metrics,
         "train_seconds": round(seconds),
         "test_seconds": round(time.perf_counter() - started),
-        "hardware": f"{torch.get_num_threads()} thread(s) of {processor()}",
+        "hardware": processor(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_json(Path(args.results, f"{name}.json"), result)
@@ -265,11 +276,12 @@ def best_log(trainer: RetrievalTrainer) -> dict:
 def processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
+    threads = f"{torch.get_num_threads()} thread(s) of "
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        return threads + next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return threads + (platform.processor() or platform.machine())
 
 
 def baselines(args: argparse.Namespace) -> None:

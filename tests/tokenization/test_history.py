@@ -96,6 +96,8 @@ def test_a_tokenizer_without_a_mark(is_encoder_decoder):
 def test_refusals():
     catalog = CATALOGS["int"]
     encode = HistoryEncoder(catalog, SemanticIdTokenizer(layout=catalog.layout), is_encoder_decoder=False)
+    with pytest.raises(InvalidSequencesError, match="single id 10"):
+        encode([10, 11])
     with pytest.raises(InvalidSequencesError, match="2 are empty: rows 1, 3"):
         encode([[10], [], [20], []])
     with pytest.raises(UnknownItemError, match="11"):

@@ -3,10 +3,11 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM, T5ForConditionalGeneration
 
-from forge_hf.errors import FingerprintMismatchError, UnknownItemError
+from forge_hf.errors import FingerprintMismatchError, ForgeError, UnknownItemError
 from forge_hf.evaluation import RetrievalEvaluator
 from forge_hf.generation import retrieve
 from forge_hf.semantic_ids import SemanticIdCatalog
@@ -162,6 +163,33 @@ def test_refusals(ring_catalog, ring_splits, tmp_path):
         RetrievalTrainer(model, args, catalog=ring_catalog, processing_class=tokenizer)
     with pytest.raises(UnknownItemError):
         RetrievalTrainer(model, args, catalog=other, processing_class=tokenizer, train_dataset=ring_splits["train"])
+
+
+def test_bad_questions_are_refused_before_training(ring_catalog, ring_splits, tmp_path):
+    unknown = Dataset.from_dict({"history": [[100, 999]], "target": [101]})
+    for validation, error, match in (
+        (unknown, UnknownItemError, "999"),
+        (unknown.remove_columns("target"), ForgeError, "target"),
+    ):
+        with pytest.raises(error, match=match):
+            make_trainer("qwen2-small", ring_catalog, ring_splits | {"validation": validation}, tmp_path)
+    with pytest.raises(ValueError, match="num_beams"):
+        make_trainer("qwen2-small", ring_catalog, ring_splits, tmp_path, eval_num_beams=3)
+    trainer = make_trainer("qwen2-small", ring_catalog, ring_splits, tmp_path, eval_ks=[1, 5])
+    with pytest.raises(ValueError, match="`metric_for_best_model` is 'ndcg@10'"):
+        trainer.train()
+    with pytest.raises(ValueError, match="`hidden_dropout`"):
+        make_trainer("t5-tiger", ring_catalog, ring_splits, tmp_path, hidden_dropout=0.1)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_hidden_dropout_lasts_for_a_training_only(ring_catalog, ring_splits, tmp_path):
+    trainer = make_trainer(
+        "qwen2-small", ring_catalog, ring_splits, tmp_path, max_steps=1, hidden_dropout=0.5, eval_strategy="no",
+        save_strategy="no", load_best_model_at_end=False,
+    )  # fmt: skip
+    trainer.train()
+    assert not any(module._forward_hooks for module in trainer.model.modules())
 
 
 def test_hidden_dropout_acts_in_training_only(ring_catalog):

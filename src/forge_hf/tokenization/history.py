@@ -92,12 +92,19 @@ class HistoryEncoder:
             `list[torch.Tensor]`: one int64 tensor of token ids for each history.
 
         Raises:
-            [`InvalidSequencesError`]: A history is empty, or `user_ids` are more or fewer than `histories`.
+            [`InvalidSequencesError`]: A history is empty or isn't a list, or `user_ids` are more or fewer than
+                `histories`.
             [`UnknownItemError`]: An item isn't in the catalog.
         """
         if user_ids is not None and len(user_ids) != len(histories):
             raise InvalidSequencesError(
                 f"`user_ids` must name one user for each of the {len(histories)} `histories`, got {len(user_ids)}."
+            )
+        flat = next((history for history in histories if isinstance(history, str | int)), None)
+        if flat is not None:
+            raise InvalidSequencesError(
+                f"`histories` must hold a list of item ids for each user, got the single id {flat!r} in place of one. "
+                "For one user, give a list of one list."
             )
         empty = [row for row, history in enumerate(histories) if len(history) == 0]
         if empty:
