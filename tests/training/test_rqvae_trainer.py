@@ -197,8 +197,14 @@ def test_bad_input_is_refused_before_any_work(tmp_path, monkeypatch):
         make_trainer(tmp_path, items=ItemEmbeddings(table[:7])).train()
     with pytest.raises(InvalidEmbeddingsError, match="width 12, but has width 11"):
         make_trainer(tmp_path, items=ItemEmbeddings(table[:, 1:])).train()
-    with pytest.raises(InvalidEmbeddingsError, match="has 0 items"):
+    with pytest.raises(InvalidEmbeddingsError, match="is empty"):
         make_trainer(tmp_path, items=ItemEmbeddings(table[:0])).train()
+    holed = table.clone()
+    holed[9, 0] = float("inf")
+    trainer = make_trainer(tmp_path)
+    trainer.eval_dataset = ItemEmbeddings(holed)
+    with pytest.raises(InvalidEmbeddingsError, match="1 of 240 rows: 9"):
+        trainer.train()
     with pytest.raises(DuplicateItemError, match="'a'"):
         make_trainer(tmp_path, items=ItemEmbeddings(table, ["a", "a", *map(str, range(238))])).train()
     table[5, 3] = float("nan")
