@@ -42,7 +42,6 @@ def test_equals_a_dictionary_trie(catalog):
         items[row].append(number)
     leaves = sorted(items)
     assert (table.num_items, table.num_leaves, table.num_levels) == (len(rows), len(leaves), len(sizes))
-    assert table.leaf_of_item.tolist() == [leaves.index(row) for row in rows]
     everything = torch.arange(len(leaves))
     assert table.leaf_codes(everything).tolist() == [list(leaf) for leaf in leaves]
     assert table.leaf_tokens(everything).tolist() == [tokens_of(leaf) for leaf in leaves]

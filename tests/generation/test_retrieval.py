@@ -43,7 +43,7 @@ def rank_by_brute_force(model, tokenizer, catalog, history, max_history=20):
     """Every item of the catalog with its log-probability, best first; ties in the catalog's order."""
     encode = HistoryEncoder(catalog, tokenizer, model.config.is_encoder_decoder, max_history)
     prompt = encode([history])[0].expand(len(catalog), -1)
-    targets = encode.target_tokens(catalog.item_ids)
+    targets = encode.item_tokens
     with torch.no_grad():
         if model.config.is_encoder_decoder:
             start = torch.full_like(targets[:, :1], model.config.decoder_start_token_id)

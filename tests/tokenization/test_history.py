@@ -56,16 +56,12 @@ def test_against_text(kind, num_user_buckets, is_encoder_decoder, rows, max_item
         assert got[i].dtype == torch.int64 and got[i].ndim == 1
 
 
-def test_item_and_target_tokens():
+def test_item_tokens():
     catalog = CATALOGS["str"]
     tokenizer = SemanticIdTokenizer(layout=catalog.layout, num_user_buckets=2)
     encode = HistoryEncoder(catalog, tokenizer, is_encoder_decoder=True)
     texts = catalog.layout.to_text(catalog.codes)
     assert encode.item_tokens.tolist() == tokenizer(texts).input_ids
-    assert (
-        encode.target_tokens(["item 3", "item 3", "item 0"]).tolist()
-        == tokenizer([texts[3], texts[3], texts[0]]).input_ids
-    )
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,6 @@ class PrefixTable:
             num_nodes, offset = len(keys), offset + size
 
         self.token_ids = token_ids
-        self.leaf_of_item = node
         self._leaf_items = torch.argsort(node, stable=True)
         counts = torch.bincount(node, minlength=num_nodes)
         self._leaf_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

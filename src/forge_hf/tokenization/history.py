@@ -164,17 +164,3 @@ class HistoryEncoder:
             is_code[begins + lengths - 1] = False
         tokens[is_code] = codes.reshape(-1)
         return list(tokens.split(lengths.tolist()))
-
-    def target_tokens(self, item_ids: Sequence[str] | Sequence[int]) -> torch.Tensor:
-        """
-        Args:
-            item_ids (`Sequence[str]` or `Sequence[int]` of length `n`):
-                Items that a model is to name.
-
-        Returns:
-            `torch.Tensor` of dtype int64 and shape `(n, num_levels)`: token ids of their codes.
-
-        Raises:
-            [`UnknownItemError`]: An item isn't in the catalog.
-        """
-        return self.item_tokens[self.catalog.indices_for(item_ids)]
