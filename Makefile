@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test style quality clean
+.PHONY: help demo test style cards quality clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test: .venv/installed  ## Lint and all tests
 style: .venv/installed  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+cards: .venv/installed  ## Render model_cards/ from results/
+	$(BIN)/python model_cards/render.py
 
 quality: .venv/installed  ## The retrieval quality runs of results/ (hours; resumable)
 	benchmarks/quality.sh

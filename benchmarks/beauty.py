@@ -57,17 +57,35 @@ from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, col
 
 FUSED = 30  # items of each list that are fused
 METRICS = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
+NUM_ITEMS, NUM_USERS = 12_101, 22_363
 PROTOCOL = (
-    "leave-one-out, full ranking over 12,101 items, all 22,363 users; training windows of up to 50 items, histories "
-    "of up to 20 in retrieval; models scored under bf16 autocast"
+    f"leave-one-out, full ranking over {NUM_ITEMS:,} items, all {NUM_USERS:,} users; training windows of up to 50 "
+    "items, histories of up to 20 in retrieval; models scored under bf16 autocast"
 )
+VALIDATION_USERS = 2000  # chosen at random, on whom the checkpoint is chosen
+PRESET = "qwen2-small"
+RQVAE = {
+    "input_dim": 384,  # all-MiniLM-L6-v2
+    "hidden_sizes": [512, 256, 128],
+    "codebook_dim": 64,
+    "codebook_sizes": [256, 256, 256],
+    "codebook_update": "ema",
+    "dead_code_threshold": 0.25,
+}
+RQVAE_ARGUMENTS = {"num_train_epochs": 150, "weight_decay": 1e-4}
+RETRIEVER_ARGUMENTS = {
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 300,
+    "weight_decay": 0.1,
+    "adam_beta2": 0.98,
+    "bf16": True,
+}
 
 
 def load_data(folder: Path):
     sequences = read_sequences(str(folder / "sequences.txt"))
-    num_items = 12_101
     embeddings = ItemEmbeddings.from_file(
-        folder / "embeddings_minilm.safetensors", item_ids=list(range(1, num_items + 1))
+        folder / "embeddings_minilm.safetensors", item_ids=list(range(1, NUM_ITEMS + 1))
     )
     return leave_one_out(sequences), embeddings
 
@@ -76,19 +94,11 @@ def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.n
     """Codes of all items, codebook sizes and training seconds of an RQ-VAE, which is trained unless it has been."""
     started = time.perf_counter()
     if not (folder / "model.safetensors").exists():
-        config = RQVAEConfig(
-            input_dim=embeddings.dim,
-            hidden_sizes=[512, 256, 128],
-            codebook_dim=64,
-            codebook_sizes=[256, 256, 256],
-            codebook_update="ema",
-            dead_code_threshold=0.25,
-        )
         arguments = RQVAETrainingArguments(
-            output_dir=str(folder), num_train_epochs=150, weight_decay=1e-4, save_strategy="no", logging_steps=0.2,
+            output_dir=str(folder), **RQVAE_ARGUMENTS, save_strategy="no", logging_steps=0.2,
             seed=seed, use_cpu=True, disable_tqdm=True, report_to="none",
         )  # fmt: skip
-        trainer = RQVAETrainer(RQVAEModel(config), arguments, train_dataset=embeddings)
+        trainer = RQVAETrainer(RQVAEModel(RQVAEConfig(**RQVAE)), arguments, train_dataset=embeddings)
         trainer.train()
         trainer.save_model(str(folder))
         write_json(folder / "seconds.json", time.perf_counter() - started)
@@ -154,30 +164,26 @@ def train(args: argparse.Namespace) -> None:
     print(catalog, facts, flush=True)
 
     # 2. The retriever.
-    model, tokenizer = create_retriever("qwen2-small", catalog)
+    model, tokenizer = create_retriever(PRESET, catalog)
     arguments = RetrievalTrainingArguments(
         output_dir=str(run),
         num_train_epochs=args.epochs,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=64,
         learning_rate=args.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=300,
-        weight_decay=0.1,
-        adam_beta2=0.98,
         hidden_dropout=args.hidden_dropout,
+        **RETRIEVER_ARGUMENTS,
         eval_strategy="steps",
         eval_steps=args.eval_every,
         save_strategy="steps",
         save_steps=args.eval_every,
         logging_steps=args.eval_every,
-        bf16=True,
         use_cpu=not torch.cuda.is_available(),
         seed=args.seed,
         disable_tqdm=True,
         report_to="none",
     )
-    validation = splits["validation"].shuffle(seed=0).select(range(2000))
+    validation = splits["validation"].shuffle(seed=0).select(range(VALIDATION_USERS))
     stopwatch = Stopwatch()
     trainer = RetrievalTrainer(
         model, arguments, catalog=catalog, processing_class=tokenizer, train_dataset=splits["train"],
@@ -250,7 +256,7 @@ def fuse(args: argparse.Namespace) -> None:
         histories = dataset["history"][:]
         return [retrieved(dataset, histories, exclude), neighbors.rank(histories, FUSED, exclude_history=exclude)]
 
-    validation = splits["validation"].shuffle(seed=0).select(range(2000))
+    validation = splits["validation"].shuffle(seed=0).select(range(VALIDATION_USERS))
     parts = lists(validation, exclude=True)
     ndcg = {
         k: evaluate_rankings(reciprocal_rank_fusion(parts, 10, k), validation, catalog)["ndcg@10"] for k in (0, 10, 60)

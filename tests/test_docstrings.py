@@ -45,7 +45,7 @@ def test_public_names_are_sorted_documented_and_complete():
 
 
 @pytest.mark.parametrize(
-    "room", ["data", "evaluation", "generation", "models", "semantic_ids", "tokenization", "training"]
+    "room", ["data", "evaluation", "generation", "hub", "models", "semantic_ids", "tokenization", "training"]
 )
 def test_rooms_say_what_they_do_and_export_what_they_name(room):
     module = importlib.import_module(f"forge_hf.{room}")
@@ -55,7 +55,7 @@ def test_rooms_say_what_they_do_and_export_what_they_name(room):
 
 
 def test_rooms_import_from_left_to_right_only():
-    order = ["errors", "data", "models", "semantic_ids", "tokenization", "generation", "evaluation", "training", "hub"]
+    order = ["errors", "hub", "data", "models", "semantic_ids", "tokenization", "generation", "evaluation", "training"]
     for name in MODULES:
         parts = name.split(".")
         if len(parts) < 2 or parts[1] not in order:

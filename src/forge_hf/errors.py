@@ -1,11 +1,12 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Errors of forge_hf. Each is also a `ValueError`: both `except ForgeError` and `except ValueError` catch it."""
+"""Errors of forge_hf. Each is also a builtin, a `ValueError` unless it says otherwise: either name catches it."""
 
 __all__ = [
     "CorruptCatalogError",
     "DuplicateItemError",
     "FingerprintMismatchError",
     "ForgeError",
+    "HubError",
     "InvalidCodesError",
     "InvalidEmbeddingsError",
     "InvalidSemanticIdError",
@@ -53,3 +54,7 @@ class FingerprintMismatchError(ForgeError, ValueError):
 
 class UnsatisfiableRequestError(ForgeError, ValueError):
     """A request asks for more items than the catalog can give."""
+
+
+class HubError(ForgeError, OSError):
+    """The Hub can't be reached, or refuses. An `OSError`, as the errors of huggingface_hub are."""

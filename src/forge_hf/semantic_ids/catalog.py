@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,23 +13,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
+from ..hub import find_files, push_folder, write_then_rename
 from .collisions import COLLISION_STRATEGIES
 from .layout import SemanticIdLayout, row_keys
+from .quality import codebook_perplexity, codebook_utilization, collision_rate, gini
 from .serialization import (
     CODES_FILE,
     CONFIG_FILE,
     FORMAT_VERSION,
     REMEDY,
-    find_file,
     pack_ids,
     read_config,
     read_tensors,
     unpack_ids,
-    write_then_rename,
 )
 
 
@@ -259,6 +260,7 @@ class SemanticIdCatalog:
             "item_id_type": "str" if self._ids.dtype == object else "int",
             "on_collision": self.on_collision,
             "fingerprint": self.fingerprint,
+            "quality": self._quality,
         }
         text = json.dumps(config, indent=2) + "\n"
         # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
@@ -296,10 +298,15 @@ class SemanticIdCatalog:
         Raises:
             [`CorruptCatalogError`]: A file is truncated, altered, or of an unknown format.
             `FileNotFoundError`: There is no catalog.
+            [`HubError`]: The Hub can't be reached, or refuses.
         """
-        download = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        config_file, codes_file = (
-            find_file(pretrained_model_name_or_path, name, download) for name in (CONFIG_FILE, CODES_FILE)
+        config_file, codes_file = find_files(
+            pretrained_model_name_or_path,
+            (CONFIG_FILE, CODES_FILE),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         config = read_config(config_file)
         tensors = read_tensors(codes_file, config)
@@ -328,7 +335,7 @@ class SemanticIdCatalog:
         commit_message: str = "Upload semantic IDs",
     ) -> CommitInfo:
         """
-        Uploads the catalog to the Hub, in one commit.
+        Uploads the catalog to the Hub, in one commit. A repository without a card gets one.
 
         Args:
             repo_id (`str`):
@@ -344,15 +351,14 @@ class SemanticIdCatalog:
 
         Returns:
             `huggingface_hub.CommitInfo`
+
+        Raises:
+            [`HubError`]: The Hub can't be reached, or refuses.
         """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            return push_folder(
+                folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
             )
 
     def to_dataset(self) -> "Dataset":
@@ -373,11 +379,14 @@ class SemanticIdCatalog:
         cls, dataset: "Dataset", *, codebook_sizes: Sequence[int], on_collision: str = "keep"
     ) -> "SemanticIdCatalog":
         """
-        The inverse of [`~SemanticIdCatalog.to_dataset`].
+        The inverse of [`~SemanticIdCatalog.to_dataset`], which also reads the files of AL-GR's Item-SID.
+
+        Rows without codes, which those files have, are left out; one warning says how many.
 
         Args:
             dataset (`datasets.Dataset`):
-                Items, with the columns `item_id`, `codebook_lv1`, `codebook_lv2`, ...
+                Items, with the columns `item_id` (or `base62_string`, as AL-GR has it), `codebook_lv1`,
+                `codebook_lv2`, ... Other columns are left alone.
             codebook_sizes (`Sequence[int]`):
                 Number of codes of each level. The dataset must have as many `codebook_lv` columns.
             on_collision (`str`, *optional*, defaults to `"keep"`):
@@ -387,27 +396,62 @@ class SemanticIdCatalog:
             [`SemanticIdCatalog`]
 
         Raises:
-            [`InvalidCodesError`]: A column is missing, or a row lacks a code.
+            [`InvalidCodesError`]: A column is missing, a code isn't an integer, or no row has codes.
+
+        Example:
+
+        ```python
+        >>> from datasets import load_dataset
+        >>> from forge_hf import SemanticIdCatalog
+
+        >>> files = "item_info/tiny_item_sid_final.csv"
+        >>> dataset = load_dataset("AL-GR/Item-SID", data_files=files, split="train")  # doctest: +SKIP
+        >>> SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[8192, 8192, 8192])  # doctest: +SKIP
+        ```
         """
         levels = [f"codebook_lv{level + 1}" for level in range(len(codebook_sizes))]
-        present = [name for name in dataset.column_names if name == "item_id" or name.startswith("codebook_lv")]
-        if set(present) != {"item_id", *levels}:
+        id_column = "item_id" if "item_id" in dataset.column_names else "base62_string"
+        present = [name for name in dataset.column_names if name == id_column or name.startswith("codebook_lv")]
+        if set(present) != {id_column, *levels}:
             raise InvalidCodesError(
                 f"`dataset` must have the columns {['item_id', *levels]} for {len(levels)} `codebook_sizes`, "
                 f"got {present}."
             )
-        table = dataset.with_format("arrow")[:]
+        import pyarrow as pa
+
+        table = dataset.select_columns([id_column, *levels]).with_format("arrow")[:]
         null = np.zeros(len(table), dtype=bool)
-        for name in ["item_id", *levels]:
-            null |= table[name].is_null().to_numpy()
-        if null.any():
+        for name in levels:
+            null |= table[name].is_null(nan_is_null=True).to_numpy()
+        if table[id_column].null_count or null.all():
             raise InvalidCodesError(
-                f"{null.sum()} rows of `dataset` lack an item id or a code: rows "
-                f"{_name_first(np.flatnonzero(null).tolist())}. Drop them, or give those items codes."
+                f"`dataset` has {table[id_column].null_count} rows without an item id and {null.sum()} without codes, "
+                f"of {len(table)}. Every row needs an id, and one row at least needs codes."
             )
-        codes = np.stack([table[name].to_numpy() for name in levels], axis=1)
-        ids = table["item_id"].to_pylist()
+        if null.any():
+            warnings.warn(f"Left out {null.sum()} of {len(table)} items: they have no codes.", stacklevel=2)
+            table = table.filter(pa.array(~null))
+        columns = [table[name].to_numpy() for name in levels]
+        for name, column in zip(levels, columns, strict=True):
+            # A column with gaps is read from CSV as floating point.
+            if column.dtype.kind == "f" and null.any() and (column == np.round(column)).all():
+                continue
+            if column.dtype.kind not in "iu":
+                raise InvalidCodesError(f"`dataset` must hold integers in {name}, got {column.dtype}.")
+        codes = np.stack(columns, axis=1).astype(np.int64)
+        ids = table[id_column].to_pylist()
         return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision)
+
+    @cached_property
+    def _quality(self) -> dict[str, float | list[float]]:
+        """What the catalog's card states, kept beside the codes so that it is measured once."""
+        sizes = self.layout.codebook_sizes
+        return {
+            "collision_rate": collision_rate(self.codes),
+            "gini": gini(self.codes),
+            "utilization": codebook_utilization(self.codes, sizes).tolist(),
+            "perplexity": codebook_perplexity(self.codes, sizes).tolist(),
+        }
 
     def _refuse_duplicates(self) -> None:
         if self._ids.dtype == object:

@@ -17,6 +17,7 @@ from ..errors import InvalidCodesError, InvalidSemanticIdError
 
 __all__ = ["SemanticIdLayout", "row_keys"]
 
+MAX_NUM_CODES = 2**24
 _SHOWN = 5  # how many offenders an error message names
 
 
@@ -34,7 +35,8 @@ class SemanticIdLayout:
             Number of codes of each level, from the first to the last.
 
     Raises:
-        `ValueError`: `codebook_sizes` is empty or holds something that isn't a positive integer.
+        `ValueError`: `codebook_sizes` is empty, holds something that isn't a positive integer, or more codes in all
+            than a vocabulary could have (2^24).
 
     Example:
 
@@ -59,8 +61,11 @@ class SemanticIdLayout:
             raise ValueError(f"`codebook_sizes` must list the number of codes of each level, got {sizes!r}.")
         if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(f"`codebook_sizes` must hold positive integers only, got {list(sizes)!r}.")
-        if sum(sizes) > 2**31 - 1:
-            raise ValueError(f"`codebook_sizes` hold {sum(sizes)} codes in all, more than an int32 can number.")
+        if sum(sizes) > MAX_NUM_CODES:
+            raise ValueError(
+                f"`codebook_sizes` hold {sum(sizes):,} codes in all. Each becomes a token, and at most "
+                f"{MAX_NUM_CODES:,} are supported. Use more levels of fewer codes."
+            )
         object.__setattr__(self, "codebook_sizes", tuple(int(size) for size in sizes))
 
     @property

@@ -1,16 +1,12 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""The files of a saved catalog: what they hold, and how they are written, found, read and checked."""
+"""The files of a saved catalog: what they hold, and how they are written, read and checked."""
 
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -21,6 +17,7 @@ from .layout import SemanticIdLayout
 CODES_FILE = "semantic_ids.safetensors"
 CONFIG_FILE = "semantic_ids.json"
 FORMAT_VERSION = 1
+MAX_CONFIG_SIZE = 2**20  # bytes
 REMEDY = "Save the catalog again, or download it anew."
 
 
@@ -44,39 +41,13 @@ def unpack_ids(tensors: dict[str, torch.Tensor]) -> list[str] | list[int]:
     return [text[start:stop].decode("utf-8") for start, stop in zip(offsets, offsets[1:], strict=False)]
 
 
-def write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a temporary file beside `path`, and only then puts it in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def find_file(source: str | os.PathLike, name: str, download: dict[str, Any]) -> str:
-    """Path of a file of a catalog: in the folder `source`, or downloaded from the repository `source`."""
-    if os.path.isdir(source):
-        path = os.path.join(source, name)
-        if os.path.isfile(path):
-            return path
-    else:
-        try:
-            return hf_hub_download(str(source), name, **download)
-        except HFValidationError:
-            raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
-        except EntryNotFoundError:
-            pass  # also a LocalEntryNotFoundError: offline, and not in the cache
-    raise FileNotFoundError(
-        f"{source} has no {name}. A catalog is the two files {CONFIG_FILE} and {CODES_FILE}, as "
-        "`SemanticIdCatalog.save_pretrained` writes them."
-    )
-
-
 def read_config(path: str) -> dict[str, Any]:
     """The JSON file, every entry checked for its type."""
+    size = os.path.getsize(path)
+    if size > MAX_CONFIG_SIZE:
+        raise CorruptCatalogError(f"{path} has {size:,} bytes; a catalog's JSON has a few thousand. {REMEDY}")
     expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
-    expected |= {"on_collision": str, "fingerprint": str}
+    expected |= {"on_collision": str, "fingerprint": str, "quality": dict}
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)

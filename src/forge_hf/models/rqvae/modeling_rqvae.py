@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """RQ-VAE model. Imports only torch, transformers and its sibling: the same file is the Hub's remote code."""
 
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -263,6 +264,28 @@ class RQVAEPreTrainedModel(PreTrainedModel):
             init.zeros_(module.initialized)
             if self.config.codebook_update == "ema":
                 init.copy_(module.embed_sum, module.weight * module.cluster_size[:, None])
+
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """
+        Uploads the model to the Hub in one commit, with its code and a card.
+
+        Args:
+            repo_id (`str`):
+                Id of the repository, made if there is none.
+            kwargs:
+                As in [`forge_hf.push_folder`]: `private`, `token`, `revision`, `commit_message`, `card_metadata` and
+                `overwrite_card`.
+
+        Returns:
+            `huggingface_hub.CommitInfo`
+        """
+        try:
+            from forge_hf.hub import push_folder
+        except ImportError:  # where this file is the Hub's remote code
+            return super().push_to_hub(repo_id, **kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo_id, **kwargs)
 
 
 class RQVAEModel(RQVAEPreTrainedModel):

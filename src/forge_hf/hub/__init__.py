@@ -1,0 +1,30 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+The Hub: folders to repositories, with cards, and files of repositories back.
+
+In: a folder that something was saved into, or a repository. Out: one commit with a card that states the folder's own
+facts; or paths of files, all of one commit. Knows files, not the classes that wrote them: every other room uses it.
+"""
+
+from .cards import describe_data_files, is_generated, render_card
+from .client import explain_hub_errors, find_files
+from .folder import FolderFacts, read_folder, write_then_rename
+from .push import push_folder, write_card
+from .run import describe_hardware, describe_versions, write_run
+
+
+__all__ = [
+    "FolderFacts",
+    "describe_data_files",
+    "describe_hardware",
+    "describe_versions",
+    "explain_hub_errors",
+    "find_files",
+    "is_generated",
+    "push_folder",
+    "read_folder",
+    "render_card",
+    "write_card",
+    "write_run",
+    "write_then_rename",
+]

@@ -1,0 +1,58 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""The facts of a run that its card states: the machine, the versions, and where they are kept."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .folder import RUN_FILE, write_then_rename
+
+
+__all__ = ["describe_hardware", "describe_versions", "write_run"]
+
+
+def describe_hardware() -> str:
+    """
+    The machine in words: the GPU, or the number of threads and the processor.
+
+    Example:
+
+    ```python
+    >>> from forge_hf.hub import describe_hardware
+
+    >>> describe_hardware()  # doctest: +SKIP
+    '2 thread(s) of AMD EPYC'
+    ```
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = f"{torch.get_num_threads()} thread(s) of "
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return threads + next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return threads + (platform.processor() or platform.machine())
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of the packages that a result hangs on."""
+    return {name: version(name) for name in ("forge-hf", "torch", "transformers")}
+
+
+def write_run(folder: str | os.PathLike, run: dict[str, Any]) -> None:
+    """
+    Writes the facts of a run as `run.json`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Folder that the run saved something into.
+        run (`dict`):
+            The facts.
+    """
+    text = json.dumps({"format_version": 1, **run}, indent=2) + "\n"
+    write_then_rename(Path(folder, RUN_FILE), lambda path: path.write_text(text, encoding="utf-8"))
