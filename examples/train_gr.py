@@ -12,12 +12,13 @@ here on two CPU processes:
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/train_gr.py \
         --sequences sequences.txt --catalog runs/catalog --model qwen2-small --output_dir runs/retriever
 
+With `--push_to_hub me/retriever`, checkpoints and the final model go to the Hub, with a card of the run.
+
 `--model` is "qwen2-small", "t5-tiger", or a T5 or causal checkpoint such as "Qwen/Qwen2.5-0.5B" (then often with
 `--lora_rank 16`, which leaves an adapter that is merged into the saved model).
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from transformers import set_seed
@@ -47,11 +48,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--hidden_dropout", type=float, default=0.2, help="of decoder-only models")
+    parser.add_argument("--dropout_rate", type=float, help="of a T5, by default its config's")
     parser.add_argument("--eval_users", type=int, default=2000, help="validation users that choose the checkpoint")
     parser.add_argument("--evals", type=int, default=10, help="evaluations over the whole run")
     parser.add_argument("--num_beams", type=int, default=50)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--push_to_hub", metavar="REPO_ID", help="repository to push to")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--tiny", action="store_true", help="a small model on an invented market")
     args = parser.parse_args()
@@ -60,6 +64,11 @@ def parse_args() -> argparse.Namespace:
     if args.tiny:
         args.num_train_epochs, args.batch_size, args.evals, args.eval_users = 2, 64, 2, 100
     return args
+
+
+def dataset_name(sequences: str) -> str:
+    """What the card calls the data: a dataset of the Hub by its id, a file without its folder."""
+    return Path(sequences).stem if Path(sequences).exists() else sequences
 
 
 def main():
@@ -78,10 +87,12 @@ def main():
     validation = splits["validation"].shuffle(seed=0).select(range(min(args.eval_users, len(splits["validation"]))))
 
     # 2. The model and its tokenizer.
-    tiny = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1} if args.tiny else {}
+    overrides = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1} if args.tiny else {}
     if args.tiny and args.model == "t5-tiger":
-        tiny = {"d_model": 32, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1}
-    model, tokenizer = create_retriever(args.model, catalog, num_user_buckets=args.num_user_buckets, **tiny)
+        overrides = {"d_model": 32, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1}
+    if args.dropout_rate is not None:
+        overrides["dropout_rate"] = args.dropout_rate
+    model, tokenizer = create_retriever(args.model, catalog, num_user_buckets=args.num_user_buckets, **overrides)
     if args.lora_rank:
         model = add_lora(model, tokenizer, catalog, rank=args.lora_rank)
 
@@ -106,6 +117,10 @@ def main():
         logging_steps=1 / args.evals,
         bf16=args.bf16,
         seed=args.seed,
+        dataset_name="an invented market" if args.tiny else dataset_name(args.sequences),
+        push_to_hub=args.push_to_hub is not None,
+        hub_model_id=args.push_to_hub,
+        hub_private_repo=args.private or None,
         report_to="none",
     )
     trainer = RetrievalTrainer(
@@ -118,14 +133,13 @@ def main():
     )
     trainer.train(resume_from_checkpoint=args.resume)
 
-    # 4. Score the chosen checkpoint on all validation users, and save it. The test items stay unread: evaluate_gr.py.
+    # 4. Score the chosen checkpoint on all validation users, and save it (and push it, with `--push_to_hub`). The test
+    # items stay unread: evaluate_gr.py.
     metrics = trainer.evaluate(splits["validation"])
     if args.lora_rank:
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
-        metrics["num_processes"] = trainer.accelerator.num_processes
-        Path(args.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         print(f"Validation NDCG@10 {metrics['eval_ndcg@10']:.4f}; saved to {args.output_dir}")
 
 

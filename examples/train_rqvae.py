@@ -14,7 +14,6 @@ On a .safetensors, .npy, .parquet or .arrow file, a saved dataset, or a dataset 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from datasets import load_dataset
@@ -38,6 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=1024, help="items of a step, on each process")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--push_to_hub", metavar="REPO_ID", help="repository to push the trained model to")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--tiny", action="store_true", help="a small model on 2,000 invented items")
     args = parser.parse_args()
@@ -47,6 +48,11 @@ def parse_args() -> argparse.Namespace:
         args.codebook_sizes, args.codebook_dim, args.hidden_sizes = [32, 32, 32], 16, [64]
         args.num_train_epochs, args.batch_size = 20, 128
     return args
+
+
+def dataset_name(embeddings: str) -> str:
+    """What the card calls the data: a dataset of the Hub by its id, a file without its folder."""
+    return Path(embeddings).stem if Path(embeddings).exists() else embeddings
 
 
 def main():
@@ -89,17 +95,21 @@ def main():
         save_steps=0.1,
         save_total_limit=1,
         logging_steps=0.1,
+        dataset_name="invented items" if args.tiny else dataset_name(args.embeddings),
+        push_to_hub=args.push_to_hub is not None,
+        hub_model_id=args.push_to_hub,
+        hub_strategy="end",
+        hub_private_repo=args.private or None,
         report_to="none",
     )
     trainer = RQVAETrainer(model, training_args, train_dataset=items, eval_dataset=items)
     trainer.train(resume_from_checkpoint=args.resume)
 
-    # 4. Evaluate on all items, and save.
+    # 4. Evaluate on all items, and save (and push, with `--push_to_hub`).
     metrics = trainer.evaluate()
     trainer.save_model(args.output_dir)
     if not trainer.is_world_process_zero():
         return
-    Path(args.output_dir, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"Collision rate {metrics['eval_collision_rate']:.4f}; saved to {args.output_dir}")
 
     # 5. It loads as any model, and turns items into codes.

@@ -64,8 +64,9 @@ def test_the_road_from_files_on_two_processes(market_files, tmp_path):
 
     arguments = ["--sequences", sequences, "--catalog", tmp_path / "catalog", "--output_dir", tmp_path / "retriever"]
     run("train_gr.py", *arguments, "--num_train_epochs", 1, "--batch_size", 32, "--evals", 2, num_processes=2)
-    metrics = json.loads((tmp_path / "retriever" / "metrics.json").read_text())
-    assert metrics["num_processes"] == 2, "several launch forms quietly run one process"
+    run_facts = json.loads((tmp_path / "retriever" / "run.json").read_text())
+    assert run_facts["training"]["num_processes"] == 2, "several launch forms quietly run one process"
+    (validation,) = run_facts["metrics"]
 
     output = tmp_path / "scores.json"
     run(
@@ -74,7 +75,7 @@ def test_the_road_from_files_on_two_processes(market_files, tmp_path):
     )  # fmt: skip
     # One process scores all users as two processes did.
     scores = json.loads(output.read_text())
-    assert scores["scores"]["ours"]["ndcg@10"] == pytest.approx(metrics["eval_ndcg@10"], rel=1e-6)
+    assert scores["scores"]["ours"]["ndcg@10"] == pytest.approx(validation["values"]["ndcg@10"], rel=1e-6)
 
 
 def test_train_gr_resumes(tmp_path):

@@ -17,9 +17,11 @@ from .generation import (
     RetrievalResult,
     SemanticIdLogitsProcessor,
     constrained_beam_search,
+    load_retriever,
     retrieve,
     semantic_id_beam_search,
 )
+from .hub import push_folder
 from .models import RQVAEConfig, RQVAEModel
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from .tokenization import (
@@ -83,6 +85,8 @@ __all__ = [
     "create_retriever",
     "extend_tokenizer",
     "leave_one_out",
+    "load_retriever",
+    "push_folder",
     "read_sequences",
     "resize_and_init",
     "retrieve",

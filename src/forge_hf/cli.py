@@ -1,6 +1,8 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The `forge-hf` command. Heavy imports wait until a command runs, so that `--help` is instant."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,36 @@ def demo(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What was saved: item tokenizer, catalog, retriever or adapter.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository, made if there is none.")],
+    repo_type: Annotated[str, typer.Option(help="model, or dataset for a folder of data files.")] = "model",
+    private: Annotated[bool | None, typer.Option(help="Make a new repository private.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token, by default the one of `hf auth login`.")] = None,
+    license: Annotated[str | None, typer.Option(help="License, for the card.")] = None,
+    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    overwrite_card: Annotated[bool, typer.Option(help="Replace a card that somebody wrote.")] = False,
+) -> None:
+    """Upload a saved folder to the Hub in one commit, with a card."""
+    from .hub import push_folder
+
+    with _one_line_errors():
+        commit = push_folder(
+            folder,
+            repo_id,
+            repo_type=repo_type,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=message,
+            card_metadata={"license": license} if license else None,
+            overwrite_card=overwrite_card,
+        )
+    typer.echo(commit.commit_url)
+
+
+@app.command()
 def recommend(
     model: Annotated[str, typer.Argument(help="Folder or Hub repository of a retriever with its catalog.")],
     history: Annotated[list[str], typer.Argument(help="Item ids of one user, oldest first.")],
@@ -38,13 +70,22 @@ def recommend(
     """Recommend the next items of one user."""
     from transformers import pipeline
 
-    from . import generation  # noqa: F401 (registers the pipeline)
-    from .errors import ForgeError
+    from .generation import load_retriever
 
-    try:
-        found = pipeline("generative-retrieval", model=model)(history, top_k=top_k, exclude_history=not keep_history)
-    except ForgeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(code=2) from error
+    with _one_line_errors():
+        retriever = load_retriever(model)
+        found = pipeline("generative-retrieval", **retriever._asdict())(
+            history, top_k=top_k, exclude_history=not keep_history
+        )
     for row in found:
         typer.echo(f"{row['item_id']}\t{row['semantic_id']}\t{row['score']:.4f}")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Errors of this package, of bad arguments and of files become one line, without a traceback."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(code=2) from error

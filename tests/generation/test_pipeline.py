@@ -3,11 +3,14 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoTokenizer, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging as transformers_logging
 
 from forge_hf import GenerativeRetrievalPipeline, SemanticIdCatalog, SemanticIdTokenizer, retrieve
 from forge_hf.errors import FingerprintMismatchError, InvalidSequencesError, UnknownItemError
+from forge_hf.generation import load_retriever
 
 
 SIZES = [6, 5, 4]
@@ -61,8 +64,42 @@ def test_single_and_several_histories(recommend, catalog):
         several = recommend([first, second], top_k=3, batch_size=batch_size)
         assert [[entry["item_id"] for entry in answer] for answer in several] == ids
     assert [[e["item_id"] for e in answer] for answer in recommend([first], top_k=3)] == ids[:1]
-    stream = recommend((history for history in [first, second, first]), top_k=3, batch_size=2)
-    assert [[entry["item_id"] for entry in answer] for answer in stream] == [*ids, ids[0]]
+
+
+class Histories(torch.utils.data.Dataset):
+    """A dataset as torch has them: a length, items, and no error behind its end."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.read = 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        self.read += 1
+        return self.rows[row % len(self.rows)]
+
+
+def test_streams(recommend, catalog):
+    histories = [catalog.item_ids[3:6], catalog.item_ids[20:21], catalog.item_ids[3:7]]
+    expected = [[entry["item_id"] for entry in answer] for answer in recommend(histories, top_k=3)]
+    table = Dataset.from_dict({"user_id": [1, 2, 3], "history": histories})
+    map_style = Histories(histories)
+    inputs = [(history for history in histories), iter(histories), map_style, KeyDataset(table, "history")]
+    inputs += [(row["history"] for row in table.to_iterable_dataset())]
+    for stream in inputs:
+        answers = recommend(stream, top_k=3, batch_size=2)
+        assert not isinstance(answers, list)
+        assert [[entry["item_id"] for entry in answer] for answer in answers] == expected
+    assert map_style.read == 3
+    next(iter(recommend(map_style, batch_size=1)))
+    assert map_style.read == 4  # no more than is needed
+    assert list(recommend(iter([]))) == []
+    column = recommend(table["history"], top_k=3)
+    assert [[entry["item_id"] for entry in answer] for answer in column] == expected
+    with pytest.raises(InvalidSequencesError, match=r"columns \['user_id', 'history'\].*dataset\['history'\]"):
+        list(recommend(table))
 
 
 def test_ids_are_brought_to_the_catalogs_type(recommend, catalog):
@@ -105,9 +142,24 @@ def test_catalog_beside_the_model_or_given(folder, catalog, make_model, architec
     assert len(recommend(catalog.item_ids[:2])) == 10
 
     other = SemanticIdCatalog(catalog.item_ids, catalog.codes.flip(0), catalog.layout)
-    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", catalog=other)
-    with pytest.raises(FingerprintMismatchError):
-        recommend(catalog.item_ids[:2])
+    with pytest.raises(FingerprintMismatchError, match=f"{catalog.fingerprint}.*{other.fingerprint}"):
+        pipeline("generative-retrieval", model=str(folder), device="cpu", catalog=other)
+
+
+def test_tokenizer_given(folder, catalog):
+    model = load_retriever(folder).model
+    with pytest.raises(ValueError, match="Give `tokenizer=`"):
+        pipeline("generative-retrieval", model=model, device="cpu", catalog=catalog)
+    for given in (str(folder), SemanticIdTokenizer(layout=catalog.layout)):
+        for source in (model, str(folder)):
+            recommend = pipeline("generative-retrieval", model=source, tokenizer=given, device="cpu")
+            assert len(recommend(catalog.item_ids[:2])) == 10
+            assert isinstance(given, str) or recommend.tokenizer is given
+
+
+def test_loaded_parts(folder, recommend, catalog):
+    again = pipeline("generative-retrieval", device="cpu", **load_retriever(folder)._asdict())
+    assert again(catalog.item_ids[:4]) == recommend(catalog.item_ids[:4])
 
 
 def test_saved_pipeline_loads_without_trust(recommend, catalog, tmp_path):
@@ -120,6 +172,8 @@ def test_dtype_is_the_one_asked_for(folder, catalog):
     recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", dtype=torch.bfloat16)
     assert recommend.dtype == torch.bfloat16
     assert len(recommend(catalog.item_ids[:2])) == 10
+    recommend = pipeline("generative-retrieval", model=str(folder), device="cpu", model_kwargs={"dtype": "bfloat16"})
+    assert recommend.dtype == torch.bfloat16
 
 
 def test_bad_input(recommend, catalog):

@@ -7,6 +7,7 @@ items with the log-probabilities of their semantic IDs. Knows nothing of trainin
 """
 
 from .beam_search import BeamSearchOutput, constrained_beam_search, semantic_id_beam_search
+from .loading import Retriever, load_retriever
 from .logits_process import SemanticIdLogitsProcessor
 from .pipeline import GenerativeRetrievalPipeline
 from .prefix_table import Children, PrefixTable
@@ -20,8 +21,10 @@ __all__ = [
     "GenerativeRetrievalPipeline",
     "PrefixTable",
     "RetrievalResult",
+    "Retriever",
     "SemanticIdLogitsProcessor",
     "constrained_beam_search",
+    "load_retriever",
     "rank_catalog",
     "retrieve",
     "semantic_id_beam_search",

@@ -1,17 +1,23 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The task "generative-retrieval" of `transformers.pipeline`: item ids in, item ids out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Pipeline
+from huggingface_hub import CommitInfo
+from torch import nn
+from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..errors import InvalidSequencesError, UnknownItemError
+from ..hub import push_folder
 from ..semantic_ids import SemanticIdCatalog
+from .loading import load_retriever
 from .prefix_table import PrefixTable
-from .retrieval import RetrievalResult, retrieve
+from .retrieval import RetrievalResult, check_fingerprint, get_trained_setting, retrieve
 
 
 __all__ = ["GenerativeRetrievalPipeline"]
@@ -19,15 +25,42 @@ __all__ = ["GenerativeRetrievalPipeline"]
 TASK = "generative-retrieval"
 
 
+class _RetrieverName:
+    """
+    What `transformers.pipeline` takes for the model until the pipeline itself loads it.
+
+    A class that loads would be asked for the model alone, and whatever it refuses, `pipeline` would try again with the
+    next class that may fit.
+    """
+
+    config = PreTrainedConfig()  # transformers 5.17 looks for a commit in it
+
+    def __init__(self, name: str, options: dict[str, Any]):
+        self.name = name
+        self.options = options
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None, **options) -> "_RetrieverName":
+        for internal in ("_commit_hash", "_from_pipeline", "code_revision", "trust_remote_code"):
+            options.pop(internal, None)
+        # `str`: of an adapter, `pipeline` gives the revision together with the commit that it means for the base.
+        return cls(name, options | {"revision": None if revision is None else str(revision)})
+
+
 class GenerativeRetrievalPipeline(Pipeline):
     """
     Recommends items to a user whose history of items is given.
 
+    Made by `transformers.pipeline`, with `model` the name of a folder or a repository, a LoRA adapter's too: model,
+    tokenizer and catalog are loaded as by [`load_retriever`], from one commit. Or of parts that are loaded already,
+    such as `pipeline("generative-retrieval", **load_retriever(name)._asdict())`. That is also the way to load a
+    `revision` of an adapter that its base doesn't have: `pipeline` looks for it there too.
+
     Args:
-        model ([`~transformers.PreTrainedModel`]):
+        model ([`~transformers.PreTrainedModel`] or `PeftModel`):
             An encoder-decoder or decoder-only retriever.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`] or `str`, *optional*):
+            Its tokenizer. By default, and only if the model is given by name, the one that lies beside it.
         catalog ([`SemanticIdCatalog`], *optional*):
             The items. By default the one that lies beside the model, in its folder or repository.
         batch_size (`int`, *optional*, defaults to 64):
@@ -37,6 +70,8 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     Raises:
         `FileNotFoundError`: No `catalog` is given, and there is none beside the model.
+        [`FingerprintMismatchError`]: The model was trained on another catalog, or doesn't say.
+        `ValueError`: The model is given, and its `tokenizer` isn't.
 
     Example:
 
@@ -50,16 +85,36 @@ class GenerativeRetrievalPipeline(Pipeline):
     ```
     """
 
-    _load_tokenizer = True
+    # All of a retriever is loaded in `__init__`. `pipeline` would take the tokenizer of an adapter's base.
+    _load_tokenizer = False
     _load_processor = False
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args, catalog: SemanticIdCatalog | None = None, batch_size: int | None = 64, **kwargs):
-        super().__init__(*args, batch_size=batch_size, **kwargs)
-        self.catalog = _find_catalog(self.model.config) if catalog is None else catalog
-        self.prefix_table = PrefixTable.from_catalog(self.catalog, self.tokenizer).to(self.device)
+    def __init__(
+        self,
+        model,
+        tokenizer=None,
+        *args,
+        catalog: SemanticIdCatalog | None = None,
+        batch_size: int | None = 64,
+        **kwargs,
+    ):
+        kwargs.pop("local_files_only", None)  # `pipeline` has given it to the model's name, too
+        options = model.options if isinstance(model, _RetrieverName) else {}
+        if isinstance(tokenizer, str):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer, token=options.get("token"), trust_remote_code=False)
+        if isinstance(model, _RetrieverName):
+            model, tokenizer, catalog = load_retriever(model.name, tokenizer=tokenizer, catalog=catalog, **options)
+        if tokenizer is None:
+            raise ValueError("Give `tokenizer=` with a `model` that is loaded already, or give the model by name.")
+        if catalog is None:
+            catalog = _find_catalog(model)
+        check_fingerprint(model, catalog)
+        super().__init__(model, tokenizer, *args, batch_size=batch_size, **kwargs)
+        self.catalog = catalog
+        self.prefix_table = PrefixTable.from_catalog(catalog, tokenizer).to(self.device)
 
     def __call__(self, inputs, **kwargs) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """
@@ -68,15 +123,16 @@ class GenerativeRetrievalPipeline(Pipeline):
         Args:
             inputs (`list[str]`, `list[int]`, or a `list`, iterator or `Dataset` of those):
                 Item ids of a user, from the oldest to the most recent, or of several users. A catalog of integer ids
-                also takes them as `str`, and the other way round.
+                also takes them as `str`, and the other way round. Of a `datasets.Dataset`, give the column.
             top_k (`int`, *optional*, defaults to 10):
                 Number of items.
             exclude_history (`bool`, *optional*, defaults to `True`):
                 Whether to leave out items of the history.
             num_beams (`int`, *optional*):
                 Width of the beam search. Defaults to 50, or `top_k` if that is more.
-            max_history (`int`, *optional*, defaults to 20):
-                Number of most recent items that the model reads.
+            max_history (`int`, *optional*):
+                Number of most recent items that the model reads. Defaults to what it was trained with, if it says so
+                in `config.semantic_id_max_history`, or else to 20.
             user_ids (`str`, `int` or a `list` of those, *optional*):
                 The user, or one for each history, for a model that was trained with user tokens.
             batch_size (`int`, *optional*):
@@ -92,14 +148,18 @@ class GenerativeRetrievalPipeline(Pipeline):
         """
         if isinstance(inputs, str | int):
             raise InvalidSequencesError(f"`inputs` must be a list of item ids, got the single id {inputs!r}.")
-        if isinstance(inputs, list | tuple):
+        if isinstance(inputs, Sequence):
+            inputs = list(inputs)
             if len(inputs) == 0:
                 raise InvalidSequencesError("`inputs` is an empty history. Recommend what is popular instead.")
             if all(isinstance(item, str | int) for item in inputs):
                 if "user_ids" in kwargs:
                     kwargs["user_ids"] = [kwargs["user_ids"]]
-                return super().__call__([list(inputs)], **kwargs)[0]
-            inputs = list(inputs)
+                return super().__call__([inputs], **kwargs)[0]
+        else:
+            # A generator, which is read as it is needed. A torch dataset may have a length, and no end.
+            rows = inputs if isinstance(inputs, Iterable) else map(inputs.__getitem__, range(len(inputs)))
+            inputs = (history for history in rows)
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **parameters):
@@ -125,6 +185,12 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def preprocess(self, histories: Sequence[Sequence[str | int]]) -> dict[str, Any]:
         """Brings item ids to the catalog's type."""
+        row = next((history for history in histories if isinstance(history, Mapping)), None)
+        if row is not None:
+            raise InvalidSequencesError(
+                f"`inputs` must hold a list of item ids for each user, got a row with the columns {list(row)}. Give "
+                "the column of histories alone, such as `dataset['history']`."
+            )
         to_catalog_id = _as_int if isinstance(self.catalog.item_ids[0], int) else str
         return {"histories": [[to_catalog_id(item) for item in history] for history in histories]}
 
@@ -152,32 +218,72 @@ class GenerativeRetrievalPipeline(Pipeline):
             for item_ids, scores in zip(result.item_ids, result.scores, strict=True)
         ]
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """
-        Saves the model, the tokenizer and the catalog to a folder that `pipeline` loads again.
+        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again.
 
         Args:
-            save_directory (`str` or `os.PathLike`): Folder to write to.
-            kwargs: Passed on to the model's `save_pretrained`.
+            save_directory (`str` or `os.PathLike`):
+                Folder to write to.
+            kwargs (*optional*):
+                Passed on to the model's `save_pretrained`.
         """
         # The inherited method would declare this class as code of the folder, and loading it would ask for trust.
         self.model.save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
         self.catalog.save_pretrained(save_directory)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> CommitInfo:
+        """
+        Uploads what [`~GenerativeRetrievalPipeline.save_pretrained`] writes to the Hub, in one commit, with a card.
 
-def _find_catalog(config) -> SemanticIdCatalog:
-    source = config._name_or_path
+        Args:
+            repo_id (`str`):
+                Id of the repository, made if there is none.
+            private (`bool`, *optional*):
+                Whether a repository that has to be made is private. By default as the organization has it.
+            token (`str` or `bool`, *optional*):
+                Token of the Hub, by default the one that `hf auth login` stored.
+            revision (`str`, *optional*):
+                Branch to commit to, made if there is none.
+            commit_message (`str`, *optional*):
+                Message of the commit.
+
+        Returns:
+            `huggingface_hub.CommitInfo`
+
+        Raises:
+            [`HubError`]: The Hub can't be reached, or refuses.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(
+                folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+            )
+
+
+def _find_catalog(model: nn.Module) -> SemanticIdCatalog:
+    """The catalog beside a model that was loaded already."""
+    source = model.config._name_or_path
     if not source:
         raise FileNotFoundError(
             "The model wasn't loaded from a folder or repository, so its catalog can't be found. Give `catalog=`."
         )
     try:
-        return SemanticIdCatalog.from_pretrained(source, revision=getattr(config, "_commit_hash", None))
+        return SemanticIdCatalog.from_pretrained(source, revision=getattr(model.config, "_commit_hash", None))
     except FileNotFoundError as error:
+        fingerprint = get_trained_setting(model, "semantic_id_fingerprint")
         raise FileNotFoundError(
-            f"There is no catalog of semantic IDs beside the model: {error} Save it there with "
-            "`catalog.save_pretrained(folder)`, or give `catalog=`."
+            f"There is no catalog of semantic IDs beside the model: {error} The model says that it was trained on the "
+            f"one with the fingerprint {fingerprint!r}. Give it as `catalog=`."
         ) from error
 
 
@@ -202,6 +308,6 @@ def _chunks(inputs: Iterable, size: int) -> Iterator[list]:
 PIPELINE_REGISTRY.register_pipeline(
     TASK,
     pipeline_class=GenerativeRetrievalPipeline,
-    pt_model=(AutoModelForSeq2SeqLM, AutoModelForCausalLM),
+    pt_model=_RetrieverName,
     type="text",
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from .prefix_table import PrefixTable
 __all__ = ["CatalogRanking", "RetrievalResult", "rank_catalog", "retrieve"]
 
 DEFAULT_NUM_BEAMS = 50
+DEFAULT_MAX_HISTORY = 20
 
 
 class CatalogRanking(NamedTuple):
@@ -66,7 +67,7 @@ def retrieve(
     num_beams: int | None = None,
     batch_size: int = 64,
     user_ids: Sequence[str | int] | None = None,
-    max_history: int = 20,
+    max_history: int | None = None,
     prefix_table: PrefixTable | None = None,
     show_progress: bool = False,
 ) -> RetrievalResult:
@@ -98,8 +99,9 @@ def retrieve(
             Number of histories searched at once.
         user_ids (`Sequence[str | int]`, *optional*):
             Id of each user, for a model that was trained with user tokens.
-        max_history (`int`, *optional*, defaults to 20):
-            Number of most recent items that the model reads.
+        max_history (`int`, *optional*):
+            Number of most recent items that the model reads. Defaults to what it was trained with, if it says so in
+            `config.semantic_id_max_history`, or else to 20.
         prefix_table ([`PrefixTable`], *optional*):
             `PrefixTable.from_catalog(catalog, tokenizer)`, made once for many calls.
         show_progress (`bool`, *optional*, defaults to `False`):
@@ -188,7 +190,7 @@ def rank_catalog(
     num_beams: int = DEFAULT_NUM_BEAMS,
     batch_size: int = 64,
     user_ids: Sequence[str | int] | None = None,
-    max_history: int = 20,
+    max_history: int | None = None,
     prefix_table: PrefixTable | None = None,
     show_progress: bool = False,
 ) -> CatalogRanking:
@@ -223,6 +225,8 @@ class _Search:
                 f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
                 f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
             )
+        if max_history is None:
+            max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
         self.model = model
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         encode = HistoryEncoder(catalog, tokenizer, model.config.is_encoder_decoder, max_history)
@@ -287,19 +291,49 @@ class _Search:
 
 
 def check_fingerprint(model: nn.Module, catalog: SemanticIdCatalog) -> None:
-    """Raises [`FingerprintMismatchError`] unless the model's config names this catalog's fingerprint."""
-    fingerprint = getattr(model.config, "semantic_id_fingerprint", None)
-    if fingerprint is None:
+    """Raises [`FingerprintMismatchError`] unless the model, or its adapter, names this catalog's fingerprint."""
+    compare_fingerprints(get_trained_setting(model, "semantic_id_fingerprint"), catalog.fingerprint)
+
+
+def compare_fingerprints(trained: str | None, present: str) -> None:
+    """Raises [`FingerprintMismatchError`] unless both are the same."""
+    if trained is None:
         raise FingerprintMismatchError(
-            "`model.config` has no `semantic_id_fingerprint`, so nothing says which semantic IDs the model was "
-            "trained on. If it was trained on this catalog, set "
-            f"`model.config.semantic_id_fingerprint = {catalog.fingerprint!r}`, the catalog's `fingerprint`."
+            "The model's config has no `semantic_id_fingerprint`, so nothing says which semantic IDs it was trained "
+            f"on. If it was trained on this catalog, set `model.config.semantic_id_fingerprint = {present!r}`, the "
+            "catalog's `fingerprint`. A saved model is loaded with `AutoModelForCausalLM` or `AutoModelForSeq2SeqLM` "
+            "for that, and saved again."
         )
-    if fingerprint != catalog.fingerprint:
+    if trained != present:
         raise FingerprintMismatchError(
-            f"The model was trained on semantic IDs with the fingerprint {fingerprint!r}, but the catalog's is "
-            f"{catalog.fingerprint!r}. Load the catalog that was saved with the model, or train on this one."
+            f"The model was trained on semantic IDs with the fingerprint {trained!r}, but the catalog's is "
+            f"{present!r}. Load the catalog that was saved with the model, or train on this one."
         )
+
+
+# An adapter is saved without its base's config, and peft warns of fields that it doesn't know in the adapter's own. It
+# keeps the field `auto_mapping` as it is, and reads it only where there is no `task_type`.
+
+
+def get_trained_setting(model: nn.Module, name: str) -> Any:
+    """What a retriever keeps of its training: its active adapter says it first, then the config."""
+    adapter = _active_adapter(model)
+    settings = {} if adapter is None else adapter.auto_mapping or {}
+    return settings.get(name, getattr(model.config, name, None))
+
+
+def set_trained_setting(model: nn.Module, name: str, value: Any) -> None:
+    """Writes what a retriever keeps of its training into its config, and into that of its active adapter."""
+    setattr(model.config, name, value)
+    adapter = _active_adapter(model)
+    if adapter is not None:
+        adapter.auto_mapping = {**(adapter.auto_mapping or {}), name: value}
+
+
+def _active_adapter(model: nn.Module) -> Any:
+    """The `peft.PeftConfig` of the active adapter of a `PeftModel`, or `None`."""
+    active = getattr(model, "active_adapter", None)
+    return model.peft_config[active] if isinstance(active, str) else None
 
 
 def _seen_items(catalog: SemanticIdCatalog, histories: Sequence[Sequence]) -> torch.Tensor:

@@ -2,19 +2,18 @@
 """Training of generative retrievers over transformers.Trainer."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
 from ..evaluation import RetrievalEvaluator
 from ..generation.retrieval import check_fingerprint
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import HistoryEncoder
+from .base_trainer import ForgeTrainer, ForgeTrainingArguments
 from .collators import IGNORE_INDEX, CausalCollator, Seq2SeqCollator
 from .regularization import add_hidden_dropout
 from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
@@ -24,7 +23,7 @@ __all__ = ["RetrievalTrainer", "RetrievalTrainingArguments"]
 
 
 @dataclass
-class RetrievalTrainingArguments(TrainingArguments):
+class RetrievalTrainingArguments(ForgeTrainingArguments):
     """
     `transformers.TrainingArguments`, with what a retriever needs besides.
 
@@ -74,14 +73,14 @@ class RetrievalTrainingArguments(TrainingArguments):
     exclude_history: bool = field(default=True, metadata={"help": "Whether seen items are kept out of the lists."})
 
 
-class RetrievalTrainer(Trainer):
+class RetrievalTrainer(ForgeTrainer):
     """
     Trains a stock T5 or decoder-only model to name a user's next item by its semantic ID.
 
     The loss is the cross-entropy of the codes over the whole vocabulary, averaged over all codes of the global batch:
     gradient accumulation and several processes give the gradient of one large batch (under transformers 5, T5's own
     loss doesn't). Evaluation is retrieval itself, a constrained beam search over the catalog. Checkpoints hold the
-    catalog beside model and tokenizer.
+    catalog beside model and tokenizer, and `run.json`, the facts of the run. `push_to_hub` makes a card of these.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -103,6 +102,9 @@ class RetrievalTrainer(Trainer):
         [`FingerprintMismatchError`]: `model` was made for another catalog.
         [`UnknownItemError`]: A sequence names an item that isn't in the catalog.
     """
+
+    task = "generative-retrieval"
+    argument_names = ("max_history", "max_train_items", "hidden_dropout", "eval_num_beams")
 
     def __init__(
         self,
@@ -187,7 +189,8 @@ class RetrievalTrainer(Trainer):
         train_dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        batch_size = self.args.train_batch_size * self.args.world_size
+        # The batch of a step: however it is divided, over processes or in time, the same windows make a step.
+        batch_size = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedEpochSampler(train_dataset.lengths, batch_size, seed)
 
@@ -214,14 +217,30 @@ class RetrievalTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         with self.compute_loss_context_manager():
             metrics = evaluator(model, self.processing_class)
+        split = "validation" if metric_key_prefix == "eval" else metric_key_prefix
+        num_examples = len(self.eval_dataset if eval_dataset is None else eval_dataset)
+        self.keep_scores(split, metrics, num_examples, self._protocol)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @property
+    def _protocol(self) -> str:
+        return (
+            f"full ranking over all {len(self.catalog):,} items, histories of up to {self.args.max_history} items, "
+            f"constrained search with {self.args.eval_num_beams} beams"
+        )
+
+    def describe_data(self) -> dict[str, int]:
+        """Facts of the training data."""
+        facts = {"num_items": len(self.catalog)}
+        if self.train_dataset is not None:
+            facts["num_users"] = self.train_dataset.num_sequences
+            facts["num_interactions"] = len(self.train_dataset.rows)
+        return facts
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        super()._save(str(folder), state_dict)
-        self.catalog.save_pretrained(folder)
-        # A pickle, that nothing reads back: it has no place in a folder that people load and share.
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.catalog.save_pretrained(self.args.output_dir if output_dir is None else output_dir)

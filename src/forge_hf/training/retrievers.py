@@ -15,6 +15,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from ..generation.loading import save_adapter_alone
+from ..generation.retrieval import check_fingerprint, set_trained_setting
 from ..models.rqvae import RQVAEModel
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import SemanticIdTokenizer, extend_tokenizer, resize_and_init, semantic_id_token_ids
@@ -141,19 +143,23 @@ def add_lora(
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         catalog ([`SemanticIdCatalog`]):
-            Semantic IDs of the items.
+            Semantic IDs of the items. Its fingerprint is written into the adapter's config.
         rank (`int`, *optional*, defaults to 16):
             Rank of the adapter.
         kwargs (*optional*):
             Further fields of `peft.LoraConfig`.
 
     Returns:
-        `PeftModel`. Its `save_pretrained` writes the adapter alone. For a folder that `pipeline` and `from_pretrained`
-        load by themselves, merge it first: `trainer.model = trainer.model.merge_and_unload()`, then
-        `trainer.save_model(folder)`.
+        `PeftModel`. Its `save_pretrained` writes the adapter alone; with the tokenizer and the catalog beside it,
+        [`load_retriever`] and `pipeline` load it together with its base. For a checkpoint that needs no base, merge it
+        first: `trainer.model = trainer.model.merge_and_unload()`, then `trainer.save_model(folder)`.
+
+    Raises:
+        [`FingerprintMismatchError`]: `model` was made for another catalog.
     """
     from peft import LoraConfig, get_peft_model
 
+    check_fingerprint(model, catalog)
     rows = semantic_id_token_ids(tokenizer, catalog.layout).tolist()
     names = {module: name for name, module in model.named_modules()}
     embeddings = [model.get_input_embeddings()]
@@ -167,4 +173,6 @@ def add_lora(
         "task_type": "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         "trainable_token_indices": {names[module].split(".")[-1]: rows for module in embeddings},
     }
-    return get_peft_model(model, LoraConfig(**defaults | kwargs))
+    model = get_peft_model(model, LoraConfig(**defaults | kwargs))
+    set_trained_setting(model, "semantic_id_fingerprint", catalog.fingerprint)
+    return save_adapter_alone(model)

@@ -2,14 +2,12 @@
 """Training of RQ-VAEs: transformers' Trainer with k-means initialization and metrics of the codes."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
@@ -21,6 +19,7 @@ from ..semantic_ids.quality import (
     collision_rate,
     prefix_collision_rates,
 )
+from .base_trainer import ForgeTrainer, ForgeTrainingArguments
 
 
 __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
@@ -30,7 +29,7 @@ KMEANS_POINTS_PER_CODE = 256
 
 
 @dataclass
-class RQVAETrainingArguments(TrainingArguments):
+class RQVAETrainingArguments(ForgeTrainingArguments):
     """
     `transformers.TrainingArguments`, with what an RQ-VAE needs besides.
 
@@ -64,7 +63,7 @@ class RQVAETrainingArguments(TrainingArguments):
     kmeans_iterations: int = field(default=20, metadata={"help": "Number of k-means iterations."})
 
 
-class RQVAETrainer(Trainer):
+class RQVAETrainer(ForgeTrainer):
     r"""
     Trains an [`RQVAEModel`] on item embeddings.
 
@@ -109,6 +108,9 @@ class RQVAETrainer(Trainer):
     ```
     """
 
+    task = "item-tokenization"
+    argument_names = ("kmeans_init", "kmeans_iterations")
+
     def __init__(
         self,
         model: RQVAEModel,
@@ -125,6 +127,7 @@ class RQVAETrainer(Trainer):
                 )
         if args.fp16_full_eval or args.bf16_full_eval:
             raise ValueError("`fp16_full_eval` and `bf16_full_eval` round the weights and change codes: unset them.")
+        self._code_facts: dict[int, dict[str, Any]] = {}
         super().__init__(
             model=model,
             args=args,
@@ -191,10 +194,36 @@ class RQVAETrainer(Trainer):
             for tensor in self.model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle, that nothing reads back: it has no place in a folder that people load and share.
-        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """As `transformers.Trainer.evaluate`."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        items = self.eval_dataset if eval_dataset is None else eval_dataset
+        names = ("loss", "reconstruction_loss", "commitment_loss", "collision_rate")
+        scores = {name: metrics[f"{metric_key_prefix}_{name}"] for name in names}
+        self.keep_scores(
+            "items" if metric_key_prefix == "eval" else metric_key_prefix, scores, len(items), "all items"
+        )
+        levels = range(self.model.config.num_levels)
+        self._code_facts[self.weights_step] = {
+            "num_items": len(items),
+            "collision_rate": scores["collision_rate"],
+            **{
+                name: [metrics[f"{metric_key_prefix}_{name}_{level}"] for level in levels]
+                for name in ("utilization", "perplexity")
+            },
+        }
+        return metrics
+
+    def describe_data(self) -> dict[str, int]:
+        """Facts of the training data."""
+        if self.train_dataset is None:
+            return {}
+        return {"num_items": len(self.train_dataset), "embedding_dim": self.train_dataset.dim}
+
+    def describe_run(self) -> dict[str, Any]:
+        """Everything that `run.json` holds."""
+        sizes = {"codebook_sizes": list(self.model.config.codebook_sizes)}
+        return super().describe_run() | {"semantic_ids": sizes | self._code_facts.get(self.weights_step, {})}
 
     def _kmeans_codebooks(self) -> None:
         faiss = _import_faiss()

@@ -60,6 +60,7 @@ class SequenceWindows(Dataset):
             raise InvalidSequencesError("`sequences` must hold at least one item, got none.")
         stops = np.cumsum(items.value_lengths().to_numpy(zero_copy_only=False))
         starts = np.concatenate([[0], stops[:-1]])
+        self.num_sequences = len(sequences)
         self.rows = catalog.indices_for(items.flatten().to_pylist())
         self.user_ids = sequences["user_id"][:] if "user_id" in sequences.column_names else None
         make = _prefix_windows if every_prefix else _tiling_windows
