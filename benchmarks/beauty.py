@@ -17,7 +17,6 @@ read once, at the end. A run that was stopped goes on from its last checkpoint. 
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer, Qwen2ForCausalLM, TrainerCallback, set_seed
+from transformers import AutoTokenizer, Qwen2ForCausalLM, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from forge_hf import (
@@ -52,6 +51,7 @@ from forge_hf.evaluation import (
     reciprocal_rank_fusion,
 )
 from forge_hf.generation import rank_catalog
+from forge_hf.hub import describe_hardware
 from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, collision_rate
 
 
@@ -111,26 +111,6 @@ def run_name(args: argparse.Namespace) -> str:
     return f"beauty_{args.codes}_{args.epochs:g}epochs_seed{args.seed}"
 
 
-class Stopwatch(TrainerCallback):
-    """Seconds of training, also over several starts, in the state that checkpoints hold."""
-
-    def __init__(self):
-        self.file = None
-        self.before = 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.file = Path(args.output_dir, "seconds.json")
-        self.before = json.loads(self.file.read_text()) if self.file.exists() and state.global_step else 0.0
-        self.started = time.perf_counter()
-
-    def on_save(self, args, state, control, **kwargs):
-        self.file.write_text(json.dumps(self.seconds))
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
-
-
 def train(args: argparse.Namespace) -> None:
     name = run_name(args)
     run = Path(args.runs, name)
@@ -184,13 +164,12 @@ def train(args: argparse.Namespace) -> None:
         report_to="none",
     )
     validation = splits["validation"].shuffle(seed=0).select(range(VALIDATION_USERS))
-    stopwatch = Stopwatch()
     trainer = RetrievalTrainer(
         model, arguments, catalog=catalog, processing_class=tokenizer, train_dataset=splits["train"],
-        eval_dataset=validation, callbacks=[stopwatch],
+        eval_dataset=validation,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)))
-    seconds = stopwatch.seconds
+    seconds = trainer.train_seconds
     trainer.save_model(str(run / "retriever"))
 
     # 3. The test items, once.
@@ -223,7 +202,7 @@ def train(args: argparse.Namespace) -> None:
         "test": metrics,
         "train_seconds": round(seconds),
         "test_seconds": round(time.perf_counter() - started),
-        "hardware": processor(),
+        "hardware": describe_hardware(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     write_json(Path(args.results, f"{name}.json"), result)
@@ -277,17 +256,6 @@ def fuse(args: argparse.Namespace) -> None:
 def best_log(trainer: RetrievalTrainer) -> dict:
     logs = [log for log in trainer.state.log_history if "eval_ndcg@10" in log]
     return max(logs, key=lambda log: log["eval_ndcg@10"])
-
-
-def processor() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = f"{torch.get_num_threads()} thread(s) of "
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return threads + next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return threads + (platform.processor() or platform.machine())
 
 
 def baselines(args: argparse.Namespace) -> None:

@@ -5,7 +5,8 @@ Scores a generative retriever on what users did next, beside the baselines that 
 With an untrained model on a small generated market: `python examples/evaluate_gr.py --tiny`.
 
 With a folder or Hub repository that holds a model, its tokenizer and its catalog, and sequences in any form that
-`read_sequences` reads. `--embeddings` adds the neighbours of the last item, `--output` writes all numbers as JSON:
+`read_sequences` reads. `--embeddings` adds the neighbours of the last item, `--output` writes all numbers as JSON. The
+model's folder keeps the numbers, too, for the card that is made of it when it's pushed:
 
     python examples/evaluate_gr.py --model runs/gr --sequences sequences.txt --embeddings items.parquet
 
@@ -30,6 +31,7 @@ from transformers import HfArgumentParser, pipeline
 from forge_hf import RetrievalEvaluator, SemanticIdCatalog, create_retriever
 from forge_hf.data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
 from forge_hf.evaluation import NearestNeighborsBaseline, PopularityBaseline, RandomBaseline, evaluate_rankings
+from forge_hf.hub import add_scores, describe_scores
 
 
 @dataclass
@@ -43,7 +45,6 @@ class ScriptArguments:
     output: str | None = field(default=None, metadata={"help": "JSON file for all numbers."})
     num_beams: int = field(default=50, metadata={"help": "Width of the beam search."})
     batch_size: int = field(default=64, metadata={"help": "Users that a process searches at once."})
-    max_history: int = field(default=20, metadata={"help": "Most recent items that the model reads."})
 
 
 def write_tiny_files(folder: Path):
@@ -81,7 +82,7 @@ splits = leave_one_out(read_sequences(args.sequences))
 dataset = splits[args.split]
 
 # 3. Score the retriever; every process takes its share of the users.
-options = {"num_beams": args.num_beams, "batch_size": args.batch_size, "max_history": args.max_history}
+options = {"num_beams": args.num_beams, "batch_size": args.batch_size}
 evaluator = RetrievalEvaluator(dataset, catalog, **options)
 start = time.perf_counter()
 ours = evaluator(retriever.model, retriever.tokenizer)
@@ -111,6 +112,9 @@ if accelerator.is_main_process:
         for name, values in scores.items():
             print(f"{name:<12}" + "".join(f"{values[prefix + column]:12.4f}" for column in columns))
     print(f"\n{seconds:.1f} s of search, {accelerator.num_processes} processes")
+    if Path(args.model).is_dir():
+        others = {name: values for name, values in scores.items() if name != "ours"}
+        add_scores(args.model, describe_scores(args.split, ours, len(dataset), evaluator.protocol, baselines=others))
     if args.output:
         report = {"settings": asdict(args), "num_users": len(dataset), "seconds": round(seconds, 1), "scores": scores}
         Path(f"{args.output}.tmp").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

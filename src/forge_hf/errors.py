@@ -3,6 +3,7 @@
 
 __all__ = [
     "CorruptCatalogError",
+    "CorruptFileError",
     "DuplicateItemError",
     "FingerprintMismatchError",
     "ForgeError",
@@ -46,6 +47,10 @@ class InvalidSemanticIdError(ForgeError, ValueError):
 
 class CorruptCatalogError(ForgeError, ValueError):
     """A saved catalog is truncated, altered, or of an unknown format."""
+
+
+class CorruptFileError(ForgeError, ValueError):
+    """A saved JSON file is truncated or altered."""
 
 
 class FingerprintMismatchError(ForgeError, ValueError):

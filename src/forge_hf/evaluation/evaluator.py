@@ -48,7 +48,7 @@ class RetrievalEvaluator:
             Width of the beam search, at least the largest of `ks`.
         batch_size (`int`, *optional*, defaults to 64):
             Number of histories searched at once.
-        max_history (`int`, *optional*, defaults to 20):
+        max_history (`int`, *optional*):
             Number of most recent items that the model reads.
         show_progress (`bool`, *optional*, defaults to `True`):
             Whether to show a progress bar, in the first process.
@@ -93,7 +93,7 @@ class RetrievalEvaluator:
         exclude_history: bool = True,
         num_beams: int = 50,
         batch_size: int = 64,
-        max_history: int = 20,
+        max_history: int | None = None,
         show_progress: bool = True,
     ):
         self.ks = _check_ks(ks)
@@ -123,6 +123,11 @@ class RetrievalEvaluator:
     @property
     def primary_metric(self) -> str:
         return f"ndcg@{self.ks[-1]}"
+
+    @property
+    def protocol(self) -> str:
+        """How a model is scored, in words, for its card."""
+        return f"full ranking over all {len(self.catalog):,} items, constrained search with {self.num_beams} beams"
 
     def __call__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
         """

@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """A retriever by name: model, tokenizer and catalog from one folder, or from one commit of a repository."""
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import (
 )
 
 from ..errors import HubError
-from ..hub import find_files
+from ..hub import find_files, read_json
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
 
@@ -107,7 +106,7 @@ def load_retriever(
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     config_file, is_adapter = _find_config(source, hub)
     hub = _pin(source, config_file, hub)
-    settings = _read_json(config_file)
+    settings = read_json(config_file)
     trained = (settings.get("auto_mapping") or {}) if is_adapter else settings
     fingerprint = trained.get("semantic_id_fingerprint")
 
@@ -145,16 +144,6 @@ def _find_config(source: str, hub: dict[str, Any]) -> tuple[Path, bool]:
 def _pin(source: str, file: Path, hub: dict[str, Any]) -> dict[str, Any]:
     """The same options, for the commit that a file was downloaded from."""
     return hub if os.path.isdir(source) else hub | {"revision": file.parent.name}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
-        raise ValueError(f"{file} isn't JSON: {error}. Save the model again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(content).__name__}. Save the model again.")
-    return content
 
 
 def _load_model(source: str, hub: dict[str, Any], model_kwargs: dict[str, Any]) -> PreTrainedModel:

@@ -6,23 +6,27 @@ In: a folder that something was saved into, or a repository. Out: one commit wit
 facts; or paths of files, all of one commit. Knows files, not the classes that wrote them: every other room uses it.
 """
 
-from .cards import describe_data_files, is_generated, render_card
+from .cards import is_generated, render_card
 from .client import explain_hub_errors, find_files
-from .folder import FolderFacts, read_folder, write_then_rename
+from .data_files import describe_data_files
+from .folder import FolderFacts, read_folder, read_json, write_then_rename
 from .push import push_folder, write_card
-from .run import describe_hardware, describe_versions, write_run
+from .run import add_scores, describe_hardware, describe_scores, describe_versions, write_run
 
 
 __all__ = [
     "FolderFacts",
+    "add_scores",
     "describe_data_files",
     "describe_hardware",
+    "describe_scores",
     "describe_versions",
     "explain_hub_errors",
     "find_files",
     "is_generated",
     "push_folder",
     "read_folder",
+    "read_json",
     "render_card",
     "write_card",
     "write_run",

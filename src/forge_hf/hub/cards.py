@@ -13,11 +13,11 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from huggingface_hub.utils import validate_repo_id
 
 from .card_text import card_environment, metric_name
-from .data_files import SPLITS, data_configs, describe_data_files, named_split, size_category
-from .folder import RUN_FILE, FolderFacts
+from .data_files import SPLITS, data_configs, named_split, size_category
+from .folder import RUN_FILE, FolderFacts, hub_id
 
 
-__all__ = ["describe_data_files", "is_generated", "render_card"]
+__all__ = ["is_generated", "render_card"]
 
 _LOADABLE = {".arrow", ".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt"}  # by `load_dataset`
 _TAGS = ["semantic-ids", "generative-retrieval", "recommendation"]
@@ -157,7 +157,7 @@ def _context(facts: FolderFacts, repo_id: str) -> dict[str, Any]:
     if config.get("codebook_sizes"):
         semantic_ids = {"codebook_sizes": config["codebook_sizes"]} | semantic_ids
     name = data.get("name")
-    if not isinstance(name, str) or (re.search(r"[\\/]", name) and not _hub_id(name)):
+    if not isinstance(name, str) or (re.search(r"[\\/]", name) and not hub_id(name)):
         data.pop("name", None)  # a path
     task_type = str(adapter.get("task_type"))
     return {
@@ -166,7 +166,7 @@ def _context(facts: FolderFacts, repo_id: str) -> dict[str, Any]:
         "unit": "items" if facts.kind == "item_tokenizer" else "histories",
         "config": config,
         "adapter": adapter,
-        "base_model": _hub_id(adapter.get("base_model_name_or_path")),
+        "base_model": hub_id(adapter.get("base_model_name_or_path") or run.get("base_model")),
         "encoder_decoder": bool(config.get("is_encoder_decoder")) or task_type.startswith("SEQ_2_SEQ"),
         "semantic_ids": catalog | semantic_ids,
         "data": data,
@@ -211,13 +211,6 @@ def _is_private_key(key: str) -> bool:
     return bool(_PRIVATE_KEY.search(key)) and key != "base_model_name_or_path"
 
 
-def _hub_id(name: Any) -> str | None:
-    """`name`, if it is the id of a repository with its namespace; a folder of that name would have gone before."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name):
-        return None
-    return None if name.split("/")[1].startswith("checkpoint-") or Path(name).exists() else name
-
-
 def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -242,9 +235,10 @@ def _model_metadata(kind: str, context: dict[str, Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = {"library_name": library_name, "pipeline_tag": pipeline_tag, "tags": list(tags)}
     if config.get("model_type"):
         metadata["tags"].append(config["model_type"])
-    if kind == "adapter" and context["base_model"]:
-        metadata |= {"base_model": context["base_model"], "base_model_relation": "adapter"}
-    if dataset := _hub_id(context["data"].get("name")):
+    if context["base_model"]:
+        relation = "adapter" if kind == "adapter" else "finetune"
+        metadata |= {"base_model": context["base_model"], "base_model_relation": relation}
+    if dataset := hub_id(context["data"].get("name")):
         metadata["datasets"] = [dataset]
     if task and (results := _eval_results(context, task)):
         metadata |= {"model_name": context["name"], "eval_results": results}
@@ -259,7 +253,7 @@ def _eval_results(context: dict[str, Any], task: str) -> list[EvalResult]:
         EvalResult(
             task_type=task,
             task_name=task.replace("-", " ").capitalize(),
-            dataset_type=_hub_id(name) or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
+            dataset_type=hub_id(name) or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
             dataset_name=name,
             dataset_split=entry.get("split") if entry.get("split") != context["unit"] else None,
             metric_type=metric,

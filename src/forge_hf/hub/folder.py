@@ -3,15 +3,25 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import CorruptCatalogError, FingerprintMismatchError
+from ..errors import CorruptFileError, FingerprintMismatchError
 
 
-__all__ = ["ADAPTER_CONFIG_FILE", "CARD_FILE", "RUN_FILE", "FolderFacts", "read_folder", "write_then_rename"]
+__all__ = [
+    "ADAPTER_CONFIG_FILE",
+    "CARD_FILE",
+    "RUN_FILE",
+    "FolderFacts",
+    "hub_id",
+    "read_folder",
+    "read_json",
+    "write_then_rename",
+]
 
 CARD_FILE = "README.md"
 RUN_FILE = "run.json"
@@ -86,10 +96,10 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if repo_type == "dataset":
         if not any(Path(name).suffix in DATA_SUFFIXES for name in files):
             raise FileNotFoundError(f"{folder} has no data file ({', '.join(sorted(DATA_SUFFIXES))}).")
-        return FolderFacts("dataset", run=_read_json(folder / RUN_FILE), files=files)
+        return FolderFacts("dataset", run=read_json(folder / RUN_FILE), files=files)
 
-    config, adapter_config = _read_json(folder / "config.json"), _read_json(folder / ADAPTER_CONFIG_FILE)
-    semantic_ids, run = _read_json(folder / "semantic_ids.json"), _read_json(folder / RUN_FILE)
+    config, adapter_config = read_json(folder / "config.json"), read_json(folder / ADAPTER_CONFIG_FILE)
+    semantic_ids, run = read_json(folder / "semantic_ids.json"), read_json(folder / RUN_FILE)
     if semantic_ids:
         names = ("codebook_sizes", "num_items", "on_collision", "fingerprint")
         run = run | {
@@ -101,6 +111,13 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
         raise FileNotFoundError(f"{folder} has the config of a model but no weights (.safetensors). Save it again.")
     if adapter_config:
         facts.kind = "adapter"
+        base = str(adapter_config.get("base_model_name_or_path"))
+        if Path(base).exists() or not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", base):
+            raise ValueError(
+                f"{folder} is an adapter of {base}, a folder of this machine: nobody else could load it. Push that "
+                "model and set `base_model_name_or_path` in adapter_config.json to its repository, or merge the "
+                "adapter (`merge_and_unload`) and push the whole model."
+            )
     elif "codebook_sizes" in config:
         facts.kind = "item_tokenizer"
     elif config:
@@ -113,6 +130,13 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if facts.kind in ("retriever", "adapter"):
         _check_catalog(folder, facts)
     return facts
+
+
+def hub_id(name: Any) -> str | None:
+    """`name`, if it is the id of a repository with its namespace and no folder of this machine."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name):
+        return None
+    return None if name.split("/")[1].startswith("checkpoint-") or Path(name).exists() else name
 
 
 def trained_fingerprint(config: dict[str, Any], adapter_config: dict[str, Any]) -> str | None:
@@ -155,15 +179,17 @@ def _files(folder: Path, recursive: bool) -> list[str]:
     return files
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A JSON object of a saved folder; empty where there is no such file."""
+    path = Path(path)
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
-        raise CorruptCatalogError(f"{path} isn't JSON: {error}. Save it again.") from error
+        raise CorruptFileError(f"{path} isn't JSON: {error}. Save it again.") from error
     if not isinstance(content, dict):
-        raise CorruptCatalogError(f"{path} must hold a JSON object, got {type(content).__name__}. Save it again.")
+        raise CorruptFileError(f"{path} must hold a JSON object, got {type(content).__name__}. Save it again.")
     return content
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 
-from .cards import describe_data_files, is_generated, render_card
+from .cards import is_generated, render_card
 from .client import explain_hub_errors
+from .data_files import describe_data_files
 from .folder import ADAPTER_CONFIG_FILE, CARD_FILE, read_folder, write_then_rename
 
 

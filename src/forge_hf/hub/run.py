@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from .folder import RUN_FILE, write_then_rename
+from .folder import RUN_FILE, read_json, write_then_rename
 
 
-__all__ = ["describe_hardware", "describe_versions", "write_run"]
+__all__ = ["add_scores", "describe_hardware", "describe_scores", "describe_versions", "write_run"]
 
 
 def describe_hardware() -> str:
@@ -56,3 +56,59 @@ def write_run(folder: str | os.PathLike, run: dict[str, Any]) -> None:
     """
     text = json.dumps({"format_version": 1, **run}, indent=2) + "\n"
     write_then_rename(Path(folder, RUN_FILE), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def describe_scores(split: str, values: dict[str, float], num_examples: int, protocol: str, **more) -> dict[str, Any]:
+    """
+    Metrics, as `run.json` holds them.
+
+    Args:
+        split (`str`):
+            Which examples were scored, such as `"test"`.
+        values (`dict[str, float]`):
+            The metrics by name.
+        num_examples (`int`):
+            Number of examples.
+        protocol (`str`):
+            How they were scored, in words.
+        more (*optional*):
+            `baselines`, metrics of other systems by their names.
+
+    Returns:
+        `dict`
+    """
+    return {
+        "split": split,
+        "protocol": protocol,
+        "num_examples": num_examples,
+        "num_seeds": 1,
+        "values": values,
+        **more,
+    }
+
+
+def add_scores(folder: str | os.PathLike, scores: dict[str, Any]) -> None:
+    """
+    Adds metrics to the `run.json` of a saved model, for its card. They replace those of the same split.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder of the model.
+        scores (`dict`):
+            What [`describe_scores`] returns.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> from forge_hf.hub import add_scores, describe_scores, read_json
+
+    >>> folder = tempfile.mkdtemp()
+    >>> add_scores(folder, describe_scores("test", {"recall@10": 0.5}, num_examples=2, protocol="full ranking"))
+    >>> read_json(f"{folder}/run.json")["metrics"][0]["values"]
+    {'recall@10': 0.5}
+    ```
+    """
+    run = read_json(Path(folder, RUN_FILE))
+    others = [entry for entry in run.get("metrics", []) if entry.get("split") != scores["split"]]
+    write_run(folder, run | {"metrics": [*others, scores]})

@@ -446,9 +446,11 @@ class SemanticIdCatalog:
     def _quality(self) -> dict[str, float | list[float]]:
         """What the catalog's card states, kept beside the codes so that it is measured once."""
         sizes = self.layout.codebook_sizes
+        # A suffix tells all items apart: what the item tokenizer did shows without it.
+        codes = self.codes[:, :-1] if self.on_collision == "suffix" else self.codes
         return {
-            "collision_rate": collision_rate(self.codes),
-            "gini": gini(self.codes),
+            "collision_rate": collision_rate(codes),
+            "gini": gini(codes),
             "utilization": codebook_utilization(self.codes, sizes).tolist(),
             "perplexity": codebook_perplexity(self.codes, sizes).tolist(),
         }

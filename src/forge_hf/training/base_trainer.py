@@ -1,7 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """What both trainers share: the facts of a run, kept beside what it saves, and pushing with a card made of them."""
 
-import json
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -17,14 +17,16 @@ from transformers.utils.hub import PushInProgress
 
 from ..hub import (
     describe_hardware,
+    describe_scores,
     describe_versions,
     explain_hub_errors,
     push_folder,
     read_folder,
+    read_json,
     write_card,
     write_run,
 )
-from ..hub.folder import RUN_FILE
+from ..hub.run import RUN_FILE
 
 
 __all__ = ["ForgeTrainer", "ForgeTrainingArguments"]
@@ -66,6 +68,7 @@ class ForgeTrainer(Trainer):
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """As `transformers.Trainer.train`."""
+        self._scores.clear()
         self._loaded_step, self._started = None, time.perf_counter()
         try:
             return super().train(*args, **kwargs)
@@ -110,13 +113,7 @@ class ForgeTrainer(Trainer):
 
     def keep_scores(self, split: str, values: dict[str, float], num_examples: int, protocol: str) -> None:
         """Notes the metrics of the weights as they are, for `run.json`."""
-        self._scores[split, self.weights_step] = {
-            "split": split,
-            "protocol": protocol,
-            "num_examples": num_examples,
-            "num_seeds": 1,
-            "values": values,
-        }
+        self._scores[split, self.weights_step] = describe_scores(split, values, num_examples, protocol)
 
     def create_model_card(self, model_name: str | None = None, **metadata) -> None:
         """
@@ -129,7 +126,8 @@ class ForgeTrainer(Trainer):
                 Metadata for the head of the card, such as `license="mit"`.
         """
         if self.is_world_process_zero():
-            name = model_name or self.hub_model_id or Path(self.args.output_dir).absolute().name
+            folder = re.sub(r"[^\w.-]+", "-", Path(self.args.output_dir).absolute().name).strip("-.")
+            name = model_name or self.hub_model_id or folder
             write_card(self.args.output_dir, name, {key: value for key, value in metadata.items() if value})
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -217,9 +215,8 @@ class ForgeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        run = Path(resume_from_checkpoint, RUN_FILE)
-        if run.is_file():
-            self._seconds = json.loads(run.read_text(encoding="utf-8")).get("training", {}).get("seconds", 0.0)
+        run = read_json(Path(resume_from_checkpoint, RUN_FILE))
+        self._seconds = run.get("training", {}).get("seconds", 0.0)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

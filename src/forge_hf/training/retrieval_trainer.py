@@ -2,6 +2,7 @@
 """Training of generative retrievers over transformers.Trainer."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -10,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
 from ..evaluation import RetrievalEvaluator
-from ..generation.retrieval import check_fingerprint
+from ..generation.retrieval import check_fingerprint, set_trained_setting
+from ..hub.folder import hub_id
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import HistoryEncoder
 from .base_trainer import ForgeTrainer, ForgeTrainingArguments
@@ -118,6 +120,7 @@ class RetrievalTrainer(ForgeTrainer):
         **kwargs,
     ):
         check_fingerprint(model, catalog)
+        set_trained_setting(model, "semantic_id_max_history", args.max_history)  # what it reads later, too
         self.catalog = catalog
         is_encoder_decoder = model.config.is_encoder_decoder
         encoder = HistoryEncoder(catalog, processing_class, is_encoder_decoder, max_items=args.max_history)
@@ -219,18 +222,11 @@ class RetrievalTrainer(ForgeTrainer):
             metrics = evaluator(model, self.processing_class)
         split = "validation" if metric_key_prefix == "eval" else metric_key_prefix
         num_examples = len(self.eval_dataset if eval_dataset is None else eval_dataset)
-        self.keep_scores(split, metrics, num_examples, self._protocol)
+        self.keep_scores(split, metrics, num_examples, evaluator.protocol)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    @property
-    def _protocol(self) -> str:
-        return (
-            f"full ranking over all {len(self.catalog):,} items, histories of up to {self.args.max_history} items, "
-            f"constrained search with {self.args.eval_num_beams} beams"
-        )
 
     def describe_data(self) -> dict[str, int]:
         """Facts of the training data."""
@@ -239,6 +235,11 @@ class RetrievalTrainer(ForgeTrainer):
             facts["num_users"] = self.train_dataset.num_sequences
             facts["num_interactions"] = len(self.train_dataset.rows)
         return facts
+
+    def describe_run(self) -> dict[str, Any]:
+        """Everything that `run.json` holds."""
+        base_model = hub_id(self.accelerator.unwrap_model(self.model).config._name_or_path)
+        return super().describe_run() | ({"base_model": base_model} if base_model else {})
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

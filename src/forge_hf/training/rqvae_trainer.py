@@ -176,6 +176,7 @@ class RQVAETrainer(ForgeTrainer):
         for dataset in (self.train_dataset, self.eval_dataset):
             if dataset is not None:
                 dataset.validate(expected_dim=config.input_dim)
+        self._code_facts.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     @torch.no_grad()
