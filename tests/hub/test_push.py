@@ -3,6 +3,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,28 @@ from forge_hf import RQVAEConfig, RQVAEModel, SemanticIdCatalog, create_retrieve
 from forge_hf.hub import is_generated
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 EMBEDDINGS = torch.arange(60.0).sin().reshape(5, 12)
 CODES = "model.encode(torch.arange(60.0).sin().reshape(5, 12)).codes.tolist()"
+
+
+# Several calls of `forge-hf push`, each with its options, in one process.
+PUSHES = """
+    import json, sys
+    from pathlib import Path
+    from typer.testing import CliRunner
+    from forge_hf.cli import app
+
+    folder, repo_id, calls = sys.argv[1:]
+    answers = []
+    for options in json.loads(calls):
+        if options == ["README.md"]:
+            Path(folder, "README.md").write_text("# Mine\\n")
+            options = []
+        done = CliRunner().invoke(app, ["push", folder, repo_id, *options])
+        answers.append([done.exit_code, done.stdout, done.stderr])
+    print(json.dumps(answers))
+    """
 
 
 @pytest.fixture
@@ -164,40 +185,37 @@ def test_catalog_and_retriever(hub, catalog, retriever, run_python, run_command,
     assert len(hub.commits("forge/catalog")) == 3
 
 
-def test_cards_that_somebody_wrote_stay(hub, catalog, retriever, run_command, caplog):
+def test_cards_that_somebody_wrote_stay(hub, retriever, run_python):
     folder, _ = retriever
-    repo = "forge/retriever"
-    push = ["push", folder, repo]
-    assert run_command("forge-hf", *push).returncode == 0
-    edited = hub.files(repo)["README.md"].decode().replace("forge_hf", "forge_hf, by my own hands", 1)
-    hub.add_files(repo, {"README.md": edited.encode()})
+    assert run_python(PUSHES, folder, "forge/retriever", "[[]]")[0][0] == 0
+    edited = hub.files("forge/retriever")["README.md"].decode().replace("forge_hf", "forge_hf, by my own hands", 1)
+    hub.add_files("forge/retriever", {"README.md": edited.encode()})
     (folder / "generation_config.json").write_text('{"top_k": 7}')
-    done = run_command("forge-hf", *push)
-    assert done.returncode == 0 and "written by hand and stays" in done.stderr
-    assert hub.files(repo)["README.md"].decode() == edited
-    assert hub.files(repo)["generation_config.json"] == b'{"top_k": 7}'
+    answers = run_python(PUSHES, folder, "forge/retriever", '[[], ["--overwrite-card"], ["README.md"]]')
+    assert [code for code, *_ in answers] == [0, 0, 0]
+    assert "written by hand and stays" in answers[0][2]
+    own, replaced, kept = hub.commits("forge/retriever")[:3]
+    files = [hub.files("forge/retriever", revision=commit["id"]) for commit in (kept, replaced, own)]
+    assert files[0]["README.md"].decode() == edited and files[0]["generation_config.json"] == b'{"top_k": 7}'
     # Asked for, it's replaced: by what this package writes, or by what somebody wrote in the folder.
-    assert run_command("forge-hf", *push, "--overwrite-card").returncode == 0
-    assert is_generated(hub.files(repo)["README.md"].decode())
-    (folder / "README.md").write_text("# Mine\n")
-    assert run_command("forge-hf", *push).returncode == 0
-    assert hub.files(repo)["README.md"] == b"# Mine\n"
+    assert is_generated(files[1]["README.md"].decode()) and files[2]["README.md"] == b"# Mine\n"
 
 
-def test_a_failed_push_leaves_the_old_revision_whole(hub, retriever, run_command):
+def test_a_failed_push_leaves_the_old_revision_whole(hub, retriever, run_python):
     folder, _ = retriever
-    assert run_command("forge-hf", "push", folder, "forge/retriever").returncode == 0
+    hub.create("forge/retriever", {path.name: path.read_bytes() for path in folder.iterdir()})
     before = hub.commits("forge/retriever")[0]
-    (folder / "generation_config.json").write_text('{"top_k": 7}')
     with open(folder / "model.safetensors", "ab") as file:
-        file.write(b"\0")  # another file for the LFS
-    for route in ("/upload/", "/commit/", "/preupload/"):
+        file.write(b"\0")  # another large file
+    for route in ("/preupload/", "/upload/", "/commit/"):  # in the order of a push: each stops one
         hub.fail(route, 403)
-        done = run_command("forge-hf", "push", folder, "forge/retriever")
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-        assert hub.commits("forge/retriever")[0] == before
-    assert run_command("forge-hf", "push", folder, "forge/retriever").returncode == 0
-    assert len(hub.commits("forge/retriever")) == 3
+    answers = run_python(PUSHES, folder, "forge/retriever", "[[], [], []]")
+    for code, _, stderr in answers:
+        assert code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
+    assert {request.status for request in hub.requests if "/commit/" in request.path} == {403}
+    assert hub.commits("forge/retriever")[0] == before
+    assert run_python(PUSHES, folder, "forge/retriever", "[[]]")[0][0] == 0
+    assert hub.files("forge/retriever")["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
 def test_refusals_take_one_line_and_no_time(hub, catalog, retriever, run_python, tmp_path):
@@ -308,3 +326,14 @@ def test_without_a_network(hub, catalog, retriever, run_python, tmp_path):
             assert kind == "HubError" and "\n" not in message
             assert "can't be reached" in message or "HF_HUB_OFFLINE" in message
         assert max(times) < 2
+
+
+def test_example_pushes_and_loads_by_tag(hub, run_command, tmp_path):
+    example = EXAMPLES / "push_to_hub.py"
+    options = ["--private", "--license", "mit", "--tag", "v1"]
+    done = run_command("python", example, "--tiny", tmp_path / "tiny", "forge/tiny", *options)
+    assert done.returncode == 0, done.stderr
+    assert "Pushed to http" in done.stdout and done.stdout.count("C") >= 3  # and three items came back
+    assert hub.read("forge/tiny")["private"]
+    assert any(ref.endswith("/v1") for ref in hub.read("forge/tiny")["refs"])
+    assert "license: mit" in hub.files("forge/tiny", revision="v1")["README.md"].decode()
