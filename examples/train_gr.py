@@ -14,8 +14,8 @@ here on two CPU processes:
 
 With `--push_to_hub me/retriever`, checkpoints and the final model go to the Hub, with a card of the run.
 
-`--model` is "qwen2-small", "t5-tiger", or a T5 or causal checkpoint such as "Qwen/Qwen2.5-0.5B" (then often with
-`--lora_rank 16`, which leaves an adapter that is merged into the saved model).
+`--model` is "qwen2-small", "t5-tiger", or a T5 or causal checkpoint such as "Qwen/Qwen2.5-0.5B". `--lora_rank 16`
+trains an adapter of it, which is merged into the saved model, or saved alone with `--save_adapter`.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--num_user_buckets", type=int, default=0, help="hashed user tokens of a preset")
     parser.add_argument("--lora_rank", type=int, default=0, help="0 trains all weights")
+    parser.add_argument("--save_adapter", action="store_true", help="save the adapter alone, which names its base")
     parser.add_argument("--num_train_epochs", type=float, default=30)
     parser.add_argument("--batch_size", type=int, default=128, help="windows of a step, on each process")
     parser.add_argument("--gradient_accumulation_steps", type=int, default=1)
@@ -136,7 +137,7 @@ def main():
     # 4. Score the chosen checkpoint on all validation users, and save it (and push it, with `--push_to_hub`). The test
     # items stay unread: evaluate_gr.py.
     metrics = trainer.evaluate(splits["validation"])
-    if args.lora_rank:
+    if args.lora_rank and not args.save_adapter:
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():

@@ -8,6 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from .local_hub import LocalHub
 
@@ -86,3 +89,24 @@ def run_python(run_command, tmp_path):
         return json.loads(lines[-1]) if lines else None
 
     return run
+
+
+@pytest.fixture
+def base(tmp_path):
+    """The folder of a tiny Qwen2 with a byte-level BPE, as Qwen2.5 has."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(["recommend a blue shirt to this user"] * 5, trainer)
+    vocab = {**backend.get_vocab(), "<|endoftext|>": backend.get_vocab_size()}
+    merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    for part in (Qwen2ForCausalLM(config), tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"

@@ -6,8 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from forge_hf import SemanticIdCatalog, add_lora, create_retriever, retrieve
 from forge_hf.hub import is_generated
@@ -53,26 +51,6 @@ def make_retriever(catalog, tmp_path):
         return model.eval(), tokenizer, saved(tmp_path / f"{kind}-{seed}", model, tokenizer, catalog)
 
     return make
-
-
-@pytest.fixture
-def base(tmp_path):
-    """The folder of a tiny Qwen2 with a byte-level BPE, as Qwen2.5 has."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator(["recommend a blue shirt to this user"] * 5, trainer)
-    vocab = {**backend.get_vocab(), "<|endoftext|>": backend.get_vocab_size()}
-    merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=True,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    saved(tmp_path / "base", Qwen2ForCausalLM(config), tokenizer)
-    return tmp_path / "base"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load
 
 from forge_hf import SemanticIdCatalog, SyntheticMarket
+from forge_hf.hub import is_generated
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -130,3 +131,41 @@ def test_trainers_push_what_loads_and_no_pickle(hub, run_python):
     assert not any(path.endswith((".bin", ".pt", ".pth")) for path in top), "nothing at the top is a pickle"
     assert "last-checkpoint/optimizer.pt" in gr, "the strategy that was asked for: to go on from the Hub"
     assert not any("training_args" in path for path in gr), "it would hold the token"
+
+
+def test_lora_from_a_hub_model_to_a_pushed_adapter(hub, base, run_command, run_python, tmp_path):
+    catalog = put_market_on_hub(hub, tmp_path)
+    hub.create("forge/base", {path.name: path.read_bytes() for path in base.iterdir()})
+    done = run_command(
+        "python", EXAMPLES / "train_gr.py", "--sequences", "forge/market", "--catalog", "forge/market-semantic-ids",
+        "--model", "forge/base", "--lora_rank", 2, "--save_adapter", "--num_train_epochs", 1, "--evals", 2,
+        "--num_beams", 10, "--output_dir", "adapter", "--push_to_hub", "forge/adapter",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = hub.files("forge/adapter")
+    assert {"adapter_config.json", "adapter_model.safetensors", "run.json", "semantic_ids.json"} <= files.keys()
+    assert not {"model.safetensors", "config.json"} & files.keys()
+    card = files["README.md"].decode()
+    assert is_generated(card) and "base_model: forge/base" in card and "library_name: peft" in card
+    run = json.loads(files["run.json"])["training"]
+    assert run["num_trainable_parameters"] < run["num_parameters"] / 2
+
+    # Pushed again from another process: the shell command, on the folder that the training left.
+    assert run_command("forge-hf", "push", "adapter", "forge/copy").returncode == 0
+    assert hub.files("forge/copy")["adapter_model.safetensors"] == files["adapter_model.safetensors"]
+    answer = run_python(
+        """
+        import json
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoTokenizer, pipeline
+        from forge_hf import SemanticIdCatalog, retrieve
+        catalog = SemanticIdCatalog.from_pretrained("forge/copy")
+        model = AutoPeftModelForCausalLM.from_pretrained("forge/copy")
+        tokenizer = AutoTokenizer.from_pretrained("forge/copy")
+        history = catalog.item_ids[:3]
+        found = retrieve(model, tokenizer, catalog, [history], top_k=5).item_ids[0]
+        again = pipeline("generative-retrieval", model="forge/adapter")(history, top_k=5)
+        print(json.dumps([catalog.fingerprint, found, [row["item_id"] for row in again]]))
+        """
+    )
+    assert answer[0] == catalog.fingerprint and answer[1] == answer[2]
