@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 
-app = typer.Typer(help="Generative retrieval with semantic IDs.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Generative retrieval with semantic IDs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # a token is one
+)
 
 
 @app.callback()

@@ -147,11 +147,28 @@ def _pin(source: str, file: Path, hub: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_model(source: str, hub: dict[str, Any], model_kwargs: dict[str, Any]) -> PreTrainedModel:
+    _refuse_foreign_names(source, hub)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     return auto_class.from_pretrained(
         source, config=config, trust_remote_code=False, use_safetensors=True, **hub, **model_kwargs
     )
+
+
+def _refuse_foreign_names(source: str, hub: dict[str, Any]) -> None:
+    """Refuses the names that transformers would follow elsewhere: of attention kernels, and of weights."""
+    [config_file] = find_files(source, ["config.json"], **hub)
+    config = read_json(config_file)
+    for name in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(config.get(name)):
+            raise ValueError(
+                f"{config_file} asks for `{name}` {config[name]!r}, the code of a repository. Take it out."
+            )
+    if os.path.isdir(source):  # of a repository, the client refuses such names
+        index = read_json(os.path.join(source, "model.safetensors.index.json"))
+        for name in set(map(str, dict(index.get("weight_map") or {}).values())):
+            if os.path.basename(name) != name or name in ("", ".", ".."):
+                raise ValueError(f"The index of the weights in {source} names {name!r}, which isn't a file of it.")
 
 
 def _load_adapter(

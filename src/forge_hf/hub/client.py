@@ -2,6 +2,7 @@
 """Reading from the Hub: files of one commit, and errors in one line."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def find_files(
         if missing := [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path)]:
             raise FileNotFoundError(f"{source} has no {' and no '.join(missing)}.")
         return paths
+    check_token(token)
     repo_id = str(source)
     try:
         with explain_hub_errors(repo_id, revision=revision):
@@ -92,6 +94,12 @@ def find_files(
             return [first, *(hf_hub_download(repo_id, name, revision=commit, **options) for name in names[1:])]
     except HFValidationError:
         raise FileNotFoundError(f"{repo_id} is neither a folder nor the id of a repository on the Hub.") from None
+
+
+def check_token(token: str | bool | None) -> None:
+    """Refuses a token that can't be sent, which the client would quote in its error."""
+    if isinstance(token, str) and not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ValueError("`token` holds a line end, a space or a character that no token has. Strip it.")
 
 
 def _answers(repo_id: str, revision: str | None, token: str | bool | None) -> bool:

@@ -37,7 +37,7 @@ _TRAINER_FILES = {
     "scaler.pt",
 }
 _CATALOG_FACTS = ("codebook_sizes", "num_items", "on_collision", "fingerprint")
-_PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+_PICKLE_SUFFIXES = {".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _files(folder: Path, recursive: bool) -> list[str]:
             raise ValueError(f"{path} is a link out of the folder, to {path.resolve()}. Put a copy in its place.")
         if not path.is_file() or name == CARD_FILE or name in _TRAINER_FILES or name.startswith("rng_state"):
             continue
-        if path.suffix in _PICKLE_SUFFIXES:
+        if path.suffix.lower() in _PICKLE_SUFFIXES:
             raise ValueError(
                 f"{path} may be a pickle, which can run code where it is loaded, and isn't shared. Save weights as "
                 "safetensors, and take it out of the folder."
@@ -186,7 +186,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also JSONDecodeError and UnicodeDecodeError
         raise CorruptFileError(f"{path} isn't JSON: {error}. Save it again.") from error
     if not isinstance(content, dict):
         raise CorruptFileError(f"{path} must hold a JSON object, got {type(content).__name__}. Save it again.")

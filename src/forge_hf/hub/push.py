@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 
 from .cards import is_generated, render_card
-from .client import explain_hub_errors
+from .client import check_token, explain_hub_errors
 from .data_files import describe_data_files
 from .folder import ADAPTER_CONFIG_FILE, CARD_FILE, read_folder, write_then_rename
 
@@ -78,6 +78,7 @@ def push_folder(
     >>> push_folder("runs/gr", "me/beauty-retriever", private=True)  # doctest: +SKIP
     ```
     """
+    check_token(token)
     folder = Path(folder)
     facts = read_folder(folder, repo_type)
     if repo_type == "dataset":

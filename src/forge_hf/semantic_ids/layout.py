@@ -18,6 +18,7 @@ from ..errors import InvalidCodesError, InvalidSemanticIdError
 __all__ = ["SemanticIdLayout", "row_keys"]
 
 MAX_NUM_CODES = 2**24
+MAX_NUM_TOKENS = 2**20
 _SHOWN = 5  # how many offenders an error message names
 
 
@@ -35,8 +36,8 @@ class SemanticIdLayout:
             Number of codes of each level, from the first to the last.
 
     Raises:
-        `ValueError`: `codebook_sizes` is empty, holds something that isn't a positive integer, or more codes in all
-            than a vocabulary could have (2^24).
+        `ValueError`: `codebook_sizes` is empty, holds something that isn't a positive integer, or more than 2^24 codes
+            in all.
 
     Example:
 
@@ -63,8 +64,8 @@ class SemanticIdLayout:
             raise ValueError(f"`codebook_sizes` must hold positive integers only, got {list(sizes)!r}.")
         if sum(sizes) > MAX_NUM_CODES:
             raise ValueError(
-                f"`codebook_sizes` hold {sum(sizes):,} codes in all. Each becomes a token, and at most "
-                f"{MAX_NUM_CODES:,} are supported. Use more levels of fewer codes."
+                f"`codebook_sizes` hold {sum(sizes):,} codes in all, and at most {MAX_NUM_CODES:,} are supported. Use "
+                "more levels of fewer codes."
             )
         object.__setattr__(self, "codebook_sizes", tuple(int(size) for size in sizes))
 
@@ -157,7 +158,17 @@ class SemanticIdLayout:
         return self.validate(index - index.new_tensor(self.offsets))
 
     def tokens(self) -> list[str]:
-        """Text of every code, `"C0"` to `f"C{num_codes - 1}"`, in the order of their index."""
+        """
+        Text of every code, `"C0"` to `f"C{num_codes - 1}"`, in the order of their index.
+
+        Raises:
+            `ValueError`: There are more codes than a vocabulary could have (2^20).
+        """
+        if self.num_codes > MAX_NUM_TOKENS:
+            raise ValueError(
+                f"`codebook_sizes` hold {self.num_codes:,} codes in all. Each is to be a token, and at most "
+                f"{MAX_NUM_TOKENS:,} are supported. Use more levels of fewer codes."
+            )
         return [f"C{index}" for index in range(self.num_codes)]
 
     def to_text(self, codes: torch.Tensor | np.ndarray | Sequence) -> str | list[str]:

@@ -18,6 +18,7 @@ CODES_FILE = "semantic_ids.safetensors"
 CONFIG_FILE = "semantic_ids.json"
 FORMAT_VERSION = 1
 MAX_CONFIG_SIZE = 2**20  # bytes
+MAX_HEADER_SIZE = 2**16  # bytes
 REMEDY = "Save the catalog again, or download it anew."
 
 
@@ -51,7 +52,7 @@ def read_config(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
-    except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also JSONDecodeError and UnicodeDecodeError
         raise CorruptCatalogError(f"{path} isn't JSON: {error}. {REMEDY}") from error
     if not isinstance(config, dict):
         raise CorruptCatalogError(f"{path} must hold a JSON object, got {type(config).__name__}. {REMEDY}")
@@ -77,23 +78,45 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The safetensors file, every tensor checked for the type and shape that the JSON file asks for."""
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {REMEDY}") from error
+    """The safetensors file: the tensors that the JSON file asks for, looked at before they load, and no others."""
     count = config["num_items"]
-    expected = {"codes": (torch.int32, (count, len(config["codebook_sizes"])))}
+    expected = {"codes": ("I32", [count, len(config["codebook_sizes"])])}
     if config["item_id_type"] == "int":
-        expected["item_ids"] = (torch.int64, (count,))
+        expected["item_ids"] = ("I64", [count])
     else:
-        expected["item_id_offsets"] = (torch.int64, (count + 1,))
-        expected["item_id_bytes"] = (torch.uint8, None)
+        expected |= {"item_id_offsets": ("I64", [count + 1]), "item_id_bytes": ("U8", None)}
+    header = _read_header(path)
+    header.pop("__metadata__", None)
+    if extra := header.keys() - expected.keys():
+        raise CorruptCatalogError(
+            f"{path} must hold {sorted(expected)} alone, got {sorted(extra)[:5]} besides. {REMEDY}"
+        )
     for name, (dtype, shape) in expected.items():
-        tensor = tensors.get(name)
-        if tensor is None or tensor.dtype != dtype or shape not in (None, tuple(tensor.shape)):
-            got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        entry = header.get(name)
+        if not isinstance(entry, dict) or entry.get("dtype") != dtype or shape not in (None, entry.get("shape")):
+            got = f"{entry.get('dtype')} of shape {entry.get('shape')}" if isinstance(entry, dict) else "nothing"
             raise CorruptCatalogError(
                 f"{path} must hold {name!r} as {dtype}{f' of shape {shape}' if shape else ''}, got {got}. {REMEDY}"
             )
-    return {name: tensors[name] for name in expected}
+    try:
+        return load_file(path)
+    except (SafetensorError, RuntimeError, OSError, MemoryError) as error:
+        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {REMEDY}") from error
+
+
+def _read_header(path: str) -> dict[str, Any]:
+    """What a safetensors file says that it holds, read without mapping it."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= MAX_HEADER_SIZE else b""
+    if length > MAX_HEADER_SIZE or len(text) < length:
+        raise CorruptCatalogError(
+            f"{path} is truncated or isn't safetensors: it speaks of a header of {length:,} bytes. {REMEDY}"
+        )
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {REMEDY}") from error
+    if not isinstance(header, dict):
+        raise CorruptCatalogError(f"{path} isn't safetensors: its header is {type(header).__name__}. {REMEDY}")
+    return header

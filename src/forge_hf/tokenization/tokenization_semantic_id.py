@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..semantic_ids import SemanticIdLayout
+from ..semantic_ids.layout import MAX_NUM_TOKENS
 
 
 __all__ = ["SemanticIdTokenizer", "semantic_id_token_ids"]
@@ -88,6 +89,8 @@ class SemanticIdTokenizer(PreTrainedTokenizerFast):
             )
         if not isinstance(num_user_buckets, int) or isinstance(num_user_buckets, bool) or num_user_buckets < 0:
             raise ValueError(f"`num_user_buckets` must be an integer, 0 or more, got {num_user_buckets!r}.")
+        if num_user_buckets > MAX_NUM_TOKENS:
+            raise ValueError(f"`num_user_buckets` must be at most {MAX_NUM_TOKENS:,}, got {num_user_buckets:,}.")
         self._layout = layout if layout is not None else SemanticIdLayout(codebook_sizes)
         self.num_user_buckets = num_user_buckets
         self.codes_are_special = codes_are_special

@@ -26,6 +26,7 @@ from ..hub import (
     write_card,
     write_run,
 )
+from ..hub.client import check_token
 from ..hub.run import RUN_FILE
 
 
@@ -37,7 +38,8 @@ _ARGUMENTS = (
 )  # fmt: skip
 
 
-@dataclass
+# `repr` is inherited: a new one would show the token.
+@dataclass(repr=False)
 class ForgeTrainingArguments(TrainingArguments):
     """
     `transformers.TrainingArguments`, with what the card of a run states besides.
@@ -53,7 +55,8 @@ class ForgeTrainingArguments(TrainingArguments):
 class ForgeTrainer(Trainer):
     """
     `transformers.Trainer`, which keeps the facts of its run (data, settings, time, metrics of the saved weights) in a
-    `run.json` beside everything it saves, and pushes with a card made of them. Nothing that it pushes is a pickle.
+    `run.json` beside everything it saves, and pushes with a card made of them. Nothing that it pushes is a pickle, but
+    for the state of a checkpoint, where `hub_strategy` asks for that.
     """
 
     task: str
@@ -132,6 +135,7 @@ class ForgeTrainer(Trainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As `transformers.Trainer.init_hf_repo`."""
+        check_token(self.args.hub_token if token is None else token)
         with explain_hub_errors(str(self.args.hub_model_id)):
             super().init_hf_repo(token=token, private=private)
 

@@ -24,7 +24,7 @@ from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
 __all__ = ["RetrievalTrainer", "RetrievalTrainingArguments"]
 
 
-@dataclass
+@dataclass(repr=False)
 class RetrievalTrainingArguments(ForgeTrainingArguments):
     """
     `transformers.TrainingArguments`, with what a retriever needs besides.

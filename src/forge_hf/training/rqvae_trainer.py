@@ -28,7 +28,7 @@ __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
 KMEANS_POINTS_PER_CODE = 256
 
 
-@dataclass
+@dataclass(repr=False)
 class RQVAETrainingArguments(ForgeTrainingArguments):
     """
     `transformers.TrainingArguments`, with what an RQ-VAE needs besides.

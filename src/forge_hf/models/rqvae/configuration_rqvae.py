@@ -8,6 +8,11 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 
+# A config may come from anywhere, and a model is as large as its config says before any weight is read.
+MAX_NUM_WEIGHTS = 2**28
+MAX_NUM_LEVELS = 64
+
+
 @strict
 class RQVAEConfig(PreTrainedConfig):
     r"""
@@ -142,6 +147,15 @@ class RQVAEConfig(PreTrainedConfig):
             raise ValueError(
                 "`codebook_sizes` must give at least 2 codes to each of one or more levels, "
                 f"but is {list(self.codebook_sizes)}."
+            )
+        widths = [self.input_dim, *self.hidden_sizes, self.codebook_dim]
+        num_weights = 2 * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        num_weights += sum(self.codebook_sizes) * self.codebook_dim
+        if num_weights > MAX_NUM_WEIGHTS or len(self.codebook_sizes) > MAX_NUM_LEVELS:
+            raise ValueError(
+                "`input_dim`, `hidden_sizes`, `codebook_dim` and `codebook_sizes` ask for "
+                f"{num_weights:,} weights in {len(self.codebook_sizes):,} levels; at most {MAX_NUM_WEIGHTS:,} in "
+                f"{MAX_NUM_LEVELS} are supported."
             )
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, but is {self.hidden_act!r}.")
