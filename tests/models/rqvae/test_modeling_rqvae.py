@@ -394,13 +394,7 @@ def test_set_codebook():
 
 def test_files_work_as_remote_code(tmp_path):
     model, embeddings = tiny_model(), rows(30)
-    RQVAEConfig.register_for_auto_class()
-    RQVAEModel.register_for_auto_class("AutoModel")
-    try:
-        model.save_pretrained(tmp_path / "model")
-    finally:
-        RQVAEConfig._auto_class = RQVAEModel._auto_class = None
-        model.config.auto_map = None
+    model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "modeling_rqvae.py").exists()
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
