@@ -53,14 +53,15 @@ def main():
     commit = push_folder(
         args.folder,
         args.repo_id,
-        private=args.private,
+        private=args.private or None,
         revision=args.revision,
         token=args.token,
         card_metadata=metadata,
     )
     print(f"Pushed to {commit.commit_url}")
     if args.tag:
-        HfApi(token=args.token).create_tag(args.repo_id, tag=args.tag, revision=commit.oid, exist_ok=True)
+        # A tag that exists stays where it is, and this is an error.
+        HfApi(token=args.token).create_tag(args.repo_id, tag=args.tag, revision=commit.oid)
 
     # 3. It comes back by name, from anywhere.
     kind, source = read_folder(args.folder).kind, {"revision": commit.oid, "token": args.token}

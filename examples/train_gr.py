@@ -62,6 +62,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.tiny and not (args.sequences and args.catalog):
         parser.error("give --sequences and --catalog, or --tiny")
+    if args.save_adapter and args.push_to_hub and Path(args.model).exists():
+        parser.error(f"--save_adapter names its base, and nobody else has {args.model}: push that, or leave it out")
     if args.tiny:
         args.num_train_epochs, args.batch_size, args.evals, args.eval_users = 2, 64, 2, 100
     return args
@@ -121,6 +123,8 @@ def main():
         dataset_name="an invented market" if args.tiny else dataset_name(args.sequences),
         push_to_hub=args.push_to_hub is not None,
         hub_model_id=args.push_to_hub,
+        # Checkpoints of an adapter that is to be merged are another kind of thing.
+        hub_strategy="end" if args.lora_rank and not args.save_adapter else "every_save",
         hub_private_repo=args.private or None,
         report_to="none",
     )
@@ -136,12 +140,12 @@ def main():
 
     # 4. Score the chosen checkpoint on all validation users, and save it (and push it, with `--push_to_hub`). The test
     # items stay unread: evaluate_gr.py.
-    metrics = trainer.evaluate(splits["validation"])
+    metrics = trainer.evaluate(splits["validation"], metric_key_prefix="validation")
     if args.lora_rank and not args.save_adapter:
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
-        print(f"Validation NDCG@10 {metrics['eval_ndcg@10']:.4f}; saved to {args.output_dir}")
+        print(f"Validation NDCG@10 {metrics['validation_ndcg@10']:.4f}; saved to {args.output_dir}")
 
 
 if __name__ == "__main__":

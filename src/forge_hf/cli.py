@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""The `forge-hf` command. Heavy imports wait until a command runs, so that `--help` is instant."""
+"""The `forge-hf` command. What only one command needs is imported when it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from forge_hf import RQVAEConfig, RQVAEModel, SemanticIdCatalog, create_retriever, retrieve
 from forge_hf.hub import is_generated
@@ -295,16 +296,18 @@ def test_refusals_take_one_line_and_no_time(hub, catalog, retriever, run_python,
     assert opened[0] == catalog.fingerprint and "private" in opened[1]
 
 
-def test_without_a_network(hub, catalog, retriever, run_python, tmp_path):
+def test_without_a_network(hub, catalog, retriever, run_python):
     folder, _ = retriever
-    hub.create("forge/catalog", {path.name: path.read_bytes() for path in folder.glob("semantic_ids.*")})
+    hub.create("forge/retriever", {path.name: path.read_bytes() for path in folder.iterdir()})
     source = """
         import json, sys, time
-        from forge_hf import SemanticIdCatalog, push_folder
+        from forge_hf import SemanticIdCatalog, load_retriever, push_folder
         answers = []
         for function, args in (
-            (SemanticIdCatalog.from_pretrained, ["forge/catalog"]),
+            (SemanticIdCatalog.from_pretrained, ["forge/retriever"]),
+            (lambda name: load_retriever(name).catalog, ["forge/retriever"]),
             (SemanticIdCatalog.from_pretrained, ["forge/other"]),
+            (load_retriever, ["forge/other"]),
             (push_folder, [sys.argv[1], "forge/other"]),
         ):
             started = time.perf_counter()
@@ -320,12 +323,54 @@ def test_without_a_network(hub, catalog, retriever, run_python, tmp_path):
     run_python(source, folder)  # fills the cache
     dead = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     for environment in (dead, {"HF_HUB_OFFLINE": "1"}):
-        (cached, *times), (missing, _), (pushed, _) = run_python(source, folder, **environment)
-        assert cached == catalog.fingerprint
-        for kind, message in (missing, pushed):
+        answers, times = zip(*run_python(source, folder, **environment), strict=True)
+        assert answers[:2] == (catalog.fingerprint, catalog.fingerprint)
+        for kind, message in answers[2:]:
             assert kind == "HubError" and "\n" not in message
             assert "can't be reached" in message or "HF_HUB_OFFLINE" in message
-        assert max(times) < 2
+        # A second each, and some for what the first model of a process has to import.
+        assert max(times[:1] + times[2:]) < 2 and times[1] < 10, times
+
+
+def test_nothing_of_another_model_stays(hub, catalog, retriever, run_python, tmp_path):
+    """Files that a loader would read before those that were pushed, or beside them."""
+    folder, expected = retriever
+    sharded = tmp_path / "sharded"
+    shutil.copytree(folder, sharded)
+    (sharded / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(sharded, max_shard_size="20KB")
+    left = {"adapter_config.json": b'{"base_model_name_or_path": "forge/none"}', "adapter_model.safetensors": b""}
+    left |= {"run.json": b"{}", "notes.md": b"mine", "model-00001-of-00009.safetensors": b"0"}
+    hub.create("forge/mixed", left)
+    foreign = SemanticIdCatalog(catalog.item_ids, catalog.codes.flip(0), catalog.layout)
+    foreign.save_pretrained(tmp_path / "foreign")
+    answers = run_python(
+        """
+        import json, sys
+        from forge_hf import SemanticIdCatalog, load_retriever, push_folder, retrieve
+        answers = []
+        for folder in sys.argv[1:3] * 2:
+            push_folder(folder, "forge/mixed")
+            answers.append(retrieve(*load_retriever("forge/mixed"), [[100, 117]], top_k=5).item_ids[0])
+        try:
+            SemanticIdCatalog.from_pretrained(sys.argv[3]).push_to_hub("forge/mixed")
+        except ValueError as error:
+            answers.append(str(error))
+        print(json.dumps(answers))
+        """,
+        folder,
+        sharded,
+        tmp_path / "foreign",
+    )
+    *items, refused = answers
+    assert items == [expected] * 4
+    assert catalog.fingerprint in refused and foreign.fingerprint in refused
+    sharded_files, own_files = (
+        set(hub.files("forge/mixed", revision=commit["id"])) for commit in hub.commits("forge/mixed")[:2]
+    )
+    own = {path.name for path in folder.iterdir()} | {"README.md", "notes.md", ".gitattributes"}
+    assert own_files == own
+    assert "model.safetensors" not in sharded_files and "model.safetensors.index.json" in sharded_files
 
 
 def test_example_pushes_and_loads_by_tag(hub, run_command, tmp_path):
@@ -333,7 +378,10 @@ def test_example_pushes_and_loads_by_tag(hub, run_command, tmp_path):
     options = ["--private", "--license", "mit", "--tag", "v1"]
     done = run_command("python", example, "--tiny", tmp_path / "tiny", "forge/tiny", *options)
     assert done.returncode == 0, done.stderr
-    assert "Pushed to http" in done.stdout and done.stdout.count("C") >= 3  # and three items came back
+    assert "Pushed to http" in done.stdout
+    assert len(re.findall(r"^\S+ C\d+C\d+ -\d", done.stdout, flags=re.MULTILINE)) == 3, "three items came back"
+    again = run_command("python", example, tmp_path / "tiny", "forge/tiny", "--tag", "v1")
+    assert again.returncode != 0 and "409" in again.stderr, "a tag doesn't move"
     assert hub.read("forge/tiny")["private"]
     assert any(ref.endswith("/v1") for ref in hub.read("forge/tiny")["refs"])
     assert "license: mit" in hub.files("forge/tiny", revision="v1")["README.md"].decode()

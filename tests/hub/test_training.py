@@ -136,11 +136,12 @@ def test_trainers_push_what_loads_and_no_pickle(hub, run_python):
 def test_lora_from_a_hub_model_to_a_pushed_adapter(hub, base, run_command, run_python, tmp_path):
     catalog = put_market_on_hub(hub, tmp_path)
     hub.create("forge/base", {path.name: path.read_bytes() for path in base.iterdir()})
-    done = run_command(
-        "python", EXAMPLES / "train_gr.py", "--sequences", "forge/market", "--catalog", "forge/market-semantic-ids",
-        "--model", "forge/base", "--lora_rank", 2, "--save_adapter", "--num_train_epochs", 1, "--evals", 2,
-        "--num_beams", 10, "--output_dir", "adapter", "--push_to_hub", "forge/adapter",
-    )  # fmt: skip
+    train = [
+        EXAMPLES / "train_gr.py", "--sequences", "forge/market", "--catalog", "forge/market-semantic-ids",
+        "--model", "forge/base", "--lora_rank", 2, "--num_train_epochs", 1, "--evals", 2, "--num_beams", 10,
+        "--output_dir", "adapter",
+    ]  # fmt: skip
+    done = run_command("python", *train, "--save_adapter", "--push_to_hub", "forge/adapter")
     assert done.returncode == 0, done.stderr
     files = hub.files("forge/adapter")
     assert {"adapter_config.json", "adapter_model.safetensors", "run.json", "semantic_ids.json"} <= files.keys()
@@ -169,3 +170,10 @@ def test_lora_from_a_hub_model_to_a_pushed_adapter(hub, base, run_command, run_p
         """
     )
     assert answer[0] == catalog.fingerprint and answer[1] == answer[2]
+
+    # By default the adapter is merged: no file of it stays, in the folder or in the repository.
+    done = run_command("python", *train, "--push_to_hub", "forge/copy")
+    assert done.returncode == 0, done.stderr
+    files = hub.files("forge/copy")
+    assert "model.safetensors" in files and not any(name.startswith("adapter_") for name in files)
+    assert json.loads(files["run.json"])["training"]["num_trainable_parameters"] == run["num_trainable_parameters"]

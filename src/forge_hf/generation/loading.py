@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,7 +17,8 @@ from transformers import (
 )
 
 from ..errors import HubError
-from ..hub import find_files, read_json
+from ..hub import explain_hub_errors, find_files, read_json
+from ..hub.client import check_token, hub_answers
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
 
@@ -103,6 +105,14 @@ def load_retriever(
     ```
     """
     source = os.fspath(pretrained_model_name_or_path)
+    check_token(token)
+    if not (local_files_only or os.path.isdir(source)):
+        try:
+            with explain_hub_errors(source, revision=revision):
+                # Asked once: transformers would try each file for half a minute.
+                local_files_only = not hub_answers(source, revision, token)
+        except HFValidationError:
+            raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     config_file, is_adapter = _find_config(source, hub)
     hub = _pin(source, config_file, hub)

@@ -241,6 +241,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str | None = None,
+        overwrite_card: bool = False,
     ) -> CommitInfo:
         """
         Uploads what [`~GenerativeRetrievalPipeline.save_pretrained`] writes to the Hub, in one commit, with a card.
@@ -256,6 +257,8 @@ class GenerativeRetrievalPipeline(Pipeline):
                 Branch to commit to, made if there is none.
             commit_message (`str`, *optional*):
                 Message of the commit.
+            overwrite_card (`bool`, *optional*, defaults to `False`):
+                Whether to replace a card that somebody wrote in the repository.
 
         Returns:
             `huggingface_hub.CommitInfo`
@@ -266,7 +269,13 @@ class GenerativeRetrievalPipeline(Pipeline):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return push_folder(
-                folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+                overwrite_card=overwrite_card,
             )
 
 

@@ -165,7 +165,9 @@ def _describe_training(training: dict[str, Any]) -> str:
         some = f" ({_number(trained)} of them trained)" if trained and trained != parameters else ""
         parts.append(f"{_number(parameters)} parameters{some}")
     if steps:
-        parts.append(f"{_number(steps)} steps" + (f" in {_duration(seconds)}" if seconds else ""))
+        best = training.get("best_step")
+        kept = f" (of which the weights after step {_number(best)} are kept)" if best and best != steps else ""
+        parts.append(f"{_number(steps)} steps{kept}" + (f" in {_duration(seconds)}" if seconds else ""))
     elif seconds:
         parts.append(f"trained in {_duration(seconds)}")
     if training.get("hardware"):

@@ -42,7 +42,7 @@ _KINDS = {
     "dataset": _Kind(None, _TAGS),
 }
 # Facts of the training that the card states in words; the rest goes into the table of arguments.
-_TOLD = {"num_parameters", "num_trainable_parameters", "seconds", "global_step", "hardware"}
+_TOLD = {"num_parameters", "num_trainable_parameters", "seconds", "global_step", "best_step", "hardware"}
 _PRIVATE_KEY = re.compile(r"token$|_dir$|path|run_name|hub_|user_?name|host", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 _URL = re.compile(r"\b(?:https?|hf)://\S*")

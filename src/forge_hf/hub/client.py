@@ -23,11 +23,11 @@ from huggingface_hub.errors import (
 from ..errors import HubError
 
 
-__all__ = ["explain_hub_errors", "find_files"]
+__all__ = ["TIMEOUT", "check_token", "explain_hub_errors", "find_files", "hub_answers"]
 
 # What huggingface_hub's HTTP client raises when no answer comes. Which client that is depends on the version.
 _HTTPError = HfHubHTTPError.__bases__[0]
-_TIMEOUT = 10  # seconds to wait for the Hub's answer to a question about a repository
+TIMEOUT = 10  # seconds to wait for the Hub's answer to a question about a repository
 
 
 def find_files(
@@ -87,7 +87,7 @@ def find_files(
     repo_id = str(source)
     try:
         with explain_hub_errors(repo_id, revision=revision):
-            offline = local_files_only or not _answers(repo_id, revision, token)
+            offline = local_files_only or not hub_answers(repo_id, revision, token)
             options = {"token": token, "cache_dir": cache_dir, "local_files_only": offline}
             first = hf_hub_download(repo_id, names[0], revision=revision, **options)
             commit = Path(first).parent.name  # the cache has a folder a commit
@@ -102,10 +102,10 @@ def check_token(token: str | bool | None) -> None:
         raise ValueError("`token` holds a line end, a space or a character that no token has. Strip it.")
 
 
-def _answers(repo_id: str, revision: str | None, token: str | bool | None) -> bool:
+def hub_answers(repo_id: str, revision: str | None, token: str | bool | None) -> bool:
     """Whether the Hub can be reached: asked once, where a download would try for half a minute."""
     try:
-        HfApi(token=token).repo_info(repo_id, revision=revision, timeout=_TIMEOUT)
+        HfApi(token=token).repo_info(repo_id, revision=revision, timeout=TIMEOUT)
     except HfHubHTTPError:
         raise
     except (_HTTPError, ConnectionError):  # also OfflineModeIsEnabled

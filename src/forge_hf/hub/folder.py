@@ -129,6 +129,8 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
         )
     if facts.kind in ("retriever", "adapter"):
         _check_catalog(folder, facts)
+        if "tokenizer_config.json" not in files:
+            raise FileNotFoundError(f"{folder} has a retriever but no tokenizer. Save it there, too.")
     return facts
 
 

@@ -333,6 +333,7 @@ class SemanticIdCatalog:
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str = "Upload semantic IDs",
+        overwrite_card: bool = False,
     ) -> CommitInfo:
         """
         Uploads the catalog to the Hub, in one commit. A repository without a card gets one.
@@ -348,17 +349,26 @@ class SemanticIdCatalog:
                 Branch to commit to, made if there is none.
             commit_message (`str`, *optional*, defaults to `"Upload semantic IDs"`):
                 Message of the commit.
+            overwrite_card (`bool`, *optional*, defaults to `False`):
+                Whether to replace a card that somebody wrote in the repository.
 
         Returns:
             `huggingface_hub.CommitInfo`
 
         Raises:
+            [`FingerprintMismatchError`]: The repository holds a model that was trained on another catalog.
             [`HubError`]: The Hub can't be reached, or refuses.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return push_folder(
-                folder, repo_id, private=private, token=token, revision=revision, commit_message=commit_message
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+                overwrite_card=overwrite_card,
             )
 
     def to_dataset(self) -> "Dataset":

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """What both trainers share: the facts of a run, kept beside what it saves, and pushing with a card made of them."""
 
+import logging
 import re
 import shutil
 import time
@@ -31,6 +32,11 @@ from ..hub.run import RUN_FILE
 
 
 __all__ = ["ForgeTrainer", "ForgeTrainingArguments"]
+
+logger = logging.getLogger(__name__)
+
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_WHOLE_MODEL = ("config.json", "generation_config.json", "model.safetensors.index.json", "model*.safetensors")
 
 _ARGUMENTS = (
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
@@ -65,6 +71,7 @@ class ForgeTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         self._seconds = 0.0
         self._started: float | None = None
+        self._num_parameters: dict[str, int] = {}
         self._scores: dict[tuple[str, int], dict[str, Any]] = {}
         self._loaded_step: int | None = None  # where the weights come from, once they aren't those of the last step
         super().__init__(*args, **kwargs)
@@ -72,7 +79,12 @@ class ForgeTrainer(Trainer):
     def train(self, *args, **kwargs) -> TrainOutput:
         """As `transformers.Trainer.train`."""
         self._scores.clear()
-        self._loaded_step, self._started = None, time.perf_counter()
+        self._loaded_step, self._seconds, self._started = None, 0.0, time.perf_counter()
+        parameters = list(self.model.parameters())
+        self._num_parameters = {  # as trained: an adapter may be merged before the model is saved
+            "num_parameters": sum(parameter.numel() for parameter in parameters),
+            "num_trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        }
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -100,15 +112,14 @@ class ForgeTrainer(Trainer):
             "metrics": [scores for (_, step), scores in self._scores.items() if step == self.weights_step],
             "versions": describe_versions(),
         }
-        if self.state.global_step:
-            parameters = list(self.accelerator.unwrap_model(self.model).parameters())
+        if self._num_parameters:
             names = (*_ARGUMENTS, *self.argument_names)
             run["training"] = {
-                "num_parameters": sum(parameter.numel() for parameter in parameters),
-                "num_trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+                **self._num_parameters,
                 "num_processes": self.args.world_size,
                 **{name: getattr(value := getattr(self.args, name), "value", value) for name in names},
                 "global_step": self.state.global_step,
+                "best_step": self._loaded_step,
                 "seconds": round(self.train_seconds),
                 "hardware": describe_hardware(),
             }
@@ -134,10 +145,16 @@ class ForgeTrainer(Trainer):
             write_card(self.args.output_dir, name, {key: value for key, value in metadata.items() if value})
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As `transformers.Trainer.init_hf_repo`."""
-        check_token(self.args.hub_token if token is None else token)
-        with explain_hub_errors(str(self.args.hub_model_id)):
-            super().init_hf_repo(token=token, private=private)
+        """As `transformers.Trainer.init_hf_repo`: makes the repository, if there is none."""
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        token = self.args.hub_token if token is None else token
+        private = self.args.hub_private_repo if private is None else private
+        check_token(token)
+        with explain_hub_errors(name):
+            self.hub_model_id = HfApi(token=token).create_repo(name, private=private, exist_ok=True).repo_id
+        self.push_in_progress = None
 
     def push_to_hub(
         self,
@@ -168,10 +185,10 @@ class ForgeTrainer(Trainer):
         token = self.args.hub_token if token is None else token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
+        self._finish_current_push()  # which reads what is written next
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        self._finish_current_push()
         push = {
             "folder": self.args.output_dir,
             "repo_id": self.hub_model_id,
@@ -191,13 +208,19 @@ class ForgeTrainer(Trainer):
         if in_progress and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        try:
+            files = read_folder(checkpoint_folder).files
+        except (OSError, ValueError) as error:
+            # Not a reason to stop a training: an adapter of a local model may be merged in the end, say.
+            logger.warning(f"The checkpoint of step {self.state.global_step} isn't pushed: {error}")
+            return
         # A copy: the checkpoint may be rotated away before the upload ends.
-        for name in read_folder(checkpoint_folder).files:
+        for name in files:
             shutil.copy(Path(checkpoint_folder, name), Path(self.args.output_dir, name))
         message = f"Training in progress, step {self.state.global_step}"
         hub = {"repo_id": self.hub_model_id, "token": self.args.hub_token, "revision": self.args.hub_revision}
         api = HfApi()
-        jobs = [api.run_as_future(push_folder, self.args.output_dir, commit_message=message, **hub)]
+        jobs = [api.run_as_future(_try_push, self.args.output_dir, commit_message=message, **hub)]
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
@@ -213,6 +236,10 @@ class ForgeTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            # A whole model and an adapter in one folder: the adapter would be loaded, on whatever lies there.
+            other_kind = _WHOLE_MODEL if is_peft_model(self.model) else _ADAPTER
+            for path in (path for pattern in other_kind for path in folder.glob(pattern)):
+                path.unlink()
             # A pickle, that nothing reads back: it has no place in a folder that people load and share.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_run(folder, self.describe_run())
@@ -225,3 +252,19 @@ class ForgeTrainer(Trainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         self._loaded_step = self.state.best_global_step
+        # Scored before a resume, maybe.
+        for scores in read_json(Path(self.state.best_model_checkpoint, RUN_FILE)).get("metrics", []):
+            self._scores.setdefault((scores["split"], self._loaded_step), scores)
+
+
+def is_peft_model(model: torch.nn.Module) -> bool:
+    """Whether a model is an adapter on another."""
+    return hasattr(model, "peft_config")
+
+
+def _try_push(folder: str, repo_id: str, **push) -> None:
+    """Pushes in the background, where an error would be lost."""
+    try:
+        push_folder(folder, repo_id, **push)
+    except (OSError, ValueError) as error:
+        logger.warning(f"{folder} isn't pushed to {repo_id}: {error}")

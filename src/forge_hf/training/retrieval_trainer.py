@@ -220,7 +220,9 @@ class RetrievalTrainer(ForgeTrainer):
         model = self.accelerator.unwrap_model(self.model)
         with self.compute_loss_context_manager():
             metrics = evaluator(model, self.processing_class)
-        split = "validation" if metric_key_prefix == "eval" else metric_key_prefix
+        split = metric_key_prefix
+        if metric_key_prefix == "eval":  # another dataset may be any split: give a prefix that names it
+            split = "validation" if eval_dataset is None else "evaluation"
         num_examples = len(self.eval_dataset if eval_dataset is None else eval_dataset)
         self.keep_scores(split, metrics, num_examples, evaluator.protocol)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
