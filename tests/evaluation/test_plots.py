@@ -7,7 +7,7 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from forge_hf.evaluation import plot_categories_by_first_code, plot_codebook_usage
+from forge_hf.evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_curves
 from forge_hf.semantic_ids import SemanticIdCatalog
 
 
@@ -93,3 +93,27 @@ def test_no_display_and_no_global_state_is_touched(catalog, tmp_path):
     backend = matplotlib.rcParams._get("backend")
     plot_codebook_usage(catalog, tmp_path / "usage.png")
     assert matplotlib.rcParams._get("backend") == backend
+
+
+def test_curves_hold_what_was_measured(figures, tmp_path):
+    curves = {"ours": ([1, 8, 32], [4.0, 20.0, 50.0]), "theirs": ([1, 8], [2.0, 3.0])}
+    panels = [
+        {"curves": curves, "title": "Speed", "xlabel": "Users", "ylabel": "Lists a second", "log": "x"},
+        {"curves": {"share": ([0, 1], [0.0, 0.016])}, "percent": True},
+    ]
+    plot_curves(panels, tmp_path / "curves.png")
+    assert image.imread(tmp_path / "curves.png").std() > 0.01
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    speed, share = figures[0].axes
+    assert {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in speed.lines} == curves
+    assert (speed.get_title(), speed.get_xlabel(), speed.get_ylabel()) == ("Speed", "Users", "Lists a second")
+    assert speed.get_xscale() == "log" and speed.get_xlim()[0] > 0 and [*speed.get_xticks()] == [1, 8, 32]
+    assert speed.get_yscale() == "linear" and speed.get_ylim()[0] == 0
+    assert share.yaxis.get_major_formatter()(0.016) == "1.6%"
+    # told apart without colour
+    looks = {(line.get_marker(), line.get_linestyle()) for line in speed.lines}
+    assert len(looks) == 2
+    for number in (0, 6):
+        with pytest.raises(ValueError, match=f"got {number}"):
+            plot_curves([{"curves": {f"{n}": ([0], [0]) for n in range(number)}}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
-from forge_hf.generation import PrefixTable
+from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor
 
 
 FIRST_CODE = 4  # tokens 0..3: pad, eos, unk, sep
@@ -50,6 +50,21 @@ def _make_codes(num_items, codebook_sizes, seed=0):
     return torch.stack([torch.randint(size, (num_items,), generator=generator) for size in codebook_sizes], dim=-1)
 
 
+def _generate_constrained(model, table, num_beams, input_ids, attention_mask):
+    """The same search by `model.generate`: token ids and scores, rows that don't exist as -1 and -inf."""
+    is_encoder_decoder = model.config.is_encoder_decoder
+    prompt_length = 1 if is_encoder_decoder else input_ids.shape[1]
+    output = model.generate(
+        input_ids=input_ids, attention_mask=attention_mask, num_beams=num_beams, num_return_sequences=num_beams,
+        logits_processor=[SemanticIdLogitsProcessor(table, prompt_length)], max_new_tokens=table.num_levels,
+        eos_token_id=None, length_penalty=0.0, return_dict_in_generate=True, output_scores=True, do_sample=False,
+    )  # fmt: skip
+    scores = output.sequences_scores.view(-1, num_beams)
+    sequences = output.sequences[:, prompt_length:].view(len(scores), num_beams, -1)
+    dead = scores < -1e8
+    return sequences.masked_fill(dead.unsqueeze(-1), -1), scores.masked_fill(dead, -torch.inf)
+
+
 @pytest.fixture(params=["t5", "qwen2"])
 def architecture(request):
     return request.param
@@ -74,3 +89,9 @@ def make_table():
         return PrefixTable(codes, codebook_sizes, torch.arange(sum(codebook_sizes)) + FIRST_CODE)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def generate_constrained():
+    """`generate_constrained(model, table, num_beams, **prompts)`: token ids and scores by `model.generate`."""
+    return _generate_constrained

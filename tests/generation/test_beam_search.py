@@ -11,28 +11,15 @@ from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, G
 from forge_hf.generation import (
     PrefixTable,
     SemanticIdLogitsProcessor,
+    beam_search,
     constrained_beam_search,
+    score_catalog,
     semantic_id_beam_search,
 )
 
 
 SIZES = [6, 5, 4]
 NUM_CODES = sum(SIZES)
-
-
-def generate(model, table, num_beams, input_ids, attention_mask):
-    """The same search by `model.generate`: token ids and scores, rows that don't exist as -1 and -inf."""
-    is_encoder_decoder = model.config.is_encoder_decoder
-    prompt_length = 1 if is_encoder_decoder else input_ids.shape[1]
-    output = model.generate(
-        input_ids=input_ids, attention_mask=attention_mask, num_beams=num_beams, num_return_sequences=num_beams,
-        logits_processor=[SemanticIdLogitsProcessor(table, prompt_length)], max_new_tokens=table.num_levels,
-        eos_token_id=None, length_penalty=0.0, return_dict_in_generate=True, output_scores=True, do_sample=False,
-    )  # fmt: skip
-    scores = output.sequences_scores.view(-1, num_beams)
-    sequences = output.sequences[:, prompt_length:].view(len(scores), num_beams, -1)
-    dead = scores < -1e8
-    return sequences.masked_fill(dead.unsqueeze(-1), -1), scores.masked_fill(dead, -torch.inf)
 
 
 def score_every_leaf(model, table, input_ids, attention_mask):
@@ -55,12 +42,14 @@ def score_every_leaf(model, table, input_ids, attention_mask):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("num_items", "num_beams"), [(60, 8), (3, 8), (1, 2)])
-def test_equals_generate(architecture, seed, num_items, num_beams, make_model, make_prompts, make_table):
+def test_equals_generate(
+    architecture, seed, num_items, num_beams, make_model, make_prompts, make_table, generate_constrained
+):
     model = make_model(architecture, NUM_CODES, seed)
     prompts = make_prompts(architecture, NUM_CODES, seed=seed)
     table = make_table(num_items, SIZES, seed)
     output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=num_beams)
-    sequences, scores = generate(model, table, num_beams, **prompts)
+    sequences, scores = generate_constrained(model, table, num_beams, **prompts)
     assert torch.equal(output.sequences, sequences)
     torch.testing.assert_close(output.scores, scores, atol=1e-4, rtol=0)
     assert torch.equal(output.sequences, table.leaf_tokens(output.leaves))
@@ -85,18 +74,18 @@ def test_one_beam_equals_greedy_search(architecture, make_model, make_prompts, m
         {"num_key_value_heads": 4, "tie_word_embeddings": True},
     ],
 )
-def test_equals_generate_for_other_attentions(overrides, make_model, make_prompts, make_table):
+def test_equals_generate_for_other_attentions(overrides, make_model, make_prompts, make_table, generate_constrained):
     model = make_model("qwen2", NUM_CODES, **overrides)
     prompts = make_prompts("qwen2", NUM_CODES)
     table = make_table(60, SIZES)
     output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
-    sequences, scores = generate(model, table, 8, **prompts)
+    sequences, scores = generate_constrained(model, table, 8, **prompts)
     assert torch.equal(output.sequences, sequences)
     torch.testing.assert_close(output.scores, scores, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bart"])
-def test_equals_generate_for_other_models(name, make_prompts, make_table):
+def test_equals_generate_for_other_models(name, make_prompts, make_table, generate_constrained):
     torch.manual_seed(0)
     if name == "gpt2":
         config = GPT2Config(vocab_size=19, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
@@ -111,17 +100,17 @@ def test_equals_generate_for_other_models(name, make_prompts, make_table):
     prompts = make_prompts("t5" if name == "bart" else "qwen2", NUM_CODES)
     table = make_table(60, SIZES)
     output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
-    sequences, scores = generate(model, table, 8, **prompts)
+    sequences, scores = generate_constrained(model, table, 8, **prompts)
     assert torch.equal(output.sequences, sequences)
     torch.testing.assert_close(output.scores, scores, atol=1e-4, rtol=0)
 
 
-def test_equals_generate_in_bfloat16(architecture, make_model, make_prompts, make_table):
+def test_equals_generate_in_bfloat16(architecture, make_model, make_prompts, make_table, generate_constrained):
     model = make_model(architecture, NUM_CODES).to(torch.bfloat16)
     prompts = make_prompts(architecture, NUM_CODES)
     table = make_table(60, SIZES)
     output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
-    _, scores = generate(model, table, 8, **prompts)
+    _, scores = generate_constrained(model, table, 8, **prompts)
     assert output.scores.dtype == torch.float32
     # near-ties may change places, so only the ranked scores are comparable
     torch.testing.assert_close(output.scores, scores, atol=0.15, rtol=0)
@@ -221,10 +210,201 @@ def test_custom_generate_returns_what_generate_does(
     assert torch.equal(plain, ours.sequences)
 
 
+def search_by_hand(model, table, widths, normalization, input_ids, attention_mask):
+    """Beam search for one prompt with a width for each level: full forward passes, dictionaries and sorting."""
+    leaves = [tuple(tokens) for tokens in table.leaf_tokens(torch.arange(table.num_leaves)).tolist()]
+    prompt = input_ids[0, attention_mask[0].bool()]
+    beams, first_code = {(): 0.0}, 4
+    for depth, width in enumerate(widths):
+        size = table.codebook_sizes[depth]
+        candidates = {}
+        for prefix, score in beams.items():
+            if model.config.is_encoder_decoder:
+                decoder_input_ids = torch.tensor([[model.config.decoder_start_token_id, *prefix]])
+                logits = model(input_ids=prompt.unsqueeze(0), decoder_input_ids=decoder_input_ids).logits
+            else:
+                logits = model(input_ids=torch.cat([prompt, torch.tensor(prefix, dtype=torch.int64)])[None]).logits
+            logits = logits[0, -1].float()
+            legal = sorted({leaf[depth] for leaf in leaves if leaf[:depth] == prefix})
+            counted = {"vocabulary": slice(None), "level": slice(first_code, first_code + size), "legal": legal}
+            normalizer = logits[counted[normalization]].logsumexp(0)
+            candidates |= {prefix + (token,): score + float(logits[token] - normalizer) for token in legal}
+        beams = dict(sorted(candidates.items(), key=lambda item: (-item[1], item[0]))[:width])
+        first_code += size
+    return list(beams), torch.tensor(list(beams.values()))
+
+
+@pytest.mark.parametrize("normalization", ["vocabulary", "level", "legal"])
+@pytest.mark.parametrize("widths", [(2, 5, 9), (6, 3, 4), (5, 5, 5)])
+@torch.no_grad()
+def test_widths_and_normalizations_equal_a_search_by_hand(
+    architecture, widths, normalization, make_model, make_prompts, make_table
+):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES, lengths=(6,))
+    output = constrained_beam_search(
+        model, **prompts, prefix_table=table, num_beams=widths, normalization=normalization
+    )
+    sequences, scores = search_by_hand(model, table, widths, normalization, **prompts)
+    assert [tuple(tokens) for tokens in output.sequences[0].tolist()] == sequences
+    torch.testing.assert_close(output.scores[0], scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("normalization", ["vocabulary", "level", "legal"])
+def test_score_catalog(architecture, normalization, make_model, make_prompts, make_table, monkeypatch):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    scores = score_catalog(model, **prompts, prefix_table=table, normalization=normalization)
+    assert scores.shape == (3, table.num_leaves)
+    if normalization == "vocabulary":
+        torch.testing.assert_close(scores, score_every_leaf(model, table, **prompts), atol=1e-4, rtol=0)
+    if normalization == "legal":
+        torch.testing.assert_close(scores.exp().sum(dim=-1), torch.ones(3))
+    monkeypatch.setattr(beam_search, "CATALOG_ROWS", 1)  # one row at a time
+    alone = score_catalog(model, **prompts, prefix_table=table, normalization=normalization)
+    torch.testing.assert_close(alone, scores, atol=1e-4, rtol=0)
+
+
+def test_score_catalog_gives_impossible_semantic_ids_minus_infinity(make_model, make_prompts, make_table):
+    model, table = make_model("qwen2", NUM_CODES), make_table(60, SIZES)
+    head = torch.nn.Linear(32, model.config.vocab_size)
+    with torch.no_grad():
+        head.bias[4] = -torch.inf  # the first code of the first level
+    model.set_output_embeddings(head)
+    scores = score_catalog(model, **make_prompts("qwen2", NUM_CODES), prefix_table=table)
+    impossible = table.leaf_codes(torch.arange(table.num_leaves))[:, 0] == 0
+    assert impossible.any() and scores[:, impossible].isneginf().all() and scores[:, ~impossible].isfinite().all()
+    output = constrained_beam_search(model, **make_prompts("qwen2", NUM_CODES), prefix_table=table, num_beams=60)
+    assert torch.equal((output.leaves >= 0).sum(dim=-1), (~impossible).sum().expand(3))
+
+
+@st.composite
+def exclusions(draw):
+    rows, sizes = draw(tries())
+    leaves = sorted(set(rows))
+    pairs = st.tuples(st.integers(0, 2), st.integers(0, len(leaves) - 1))
+    return leaves, sizes, draw(st.lists(pairs, max_size=3 * len(leaves))), draw(st.integers(1, 8))
+
+
+@pytest.mark.parametrize("name", ["t5", "qwen2"])
+@settings(max_examples=15, deadline=None)
+@example(([(0,)], [1], [(1, 0)], 2))
+@example(([(0, 0), (0, 1), (1, 0)], [2, 2], [(0, 0), (0, 1), (2, 2), (1, 0), (1, 0), (1, 1), (1, 2)], 2))
+@given(exclusions())
+def test_excluded_leaves_equal_a_smaller_catalog(name, make_model, make_prompts, case):
+    rows, sizes, pairs, num_beams = case
+    tokens = torch.arange(sum(sizes)) + 4
+    model, prompts = make_model(name, sum(sizes)), make_prompts(name, sum(sizes))
+    output = constrained_beam_search(
+        model, **prompts, prefix_table=PrefixTable(torch.tensor(rows), sizes, tokens), num_beams=num_beams,
+        excluded_leaves=torch.tensor(pairs, dtype=torch.int64).view(-1, 2),
+    )  # fmt: skip
+    for user in range(3):
+        left = [leaf for leaf in range(len(rows)) if (user, leaf) not in pairs]
+        if not left:
+            assert output.leaves[user].eq(-1).all() and output.scores[user].isneginf().all()
+            continue
+        table = PrefixTable(torch.tensor([rows[leaf] for leaf in left]), sizes, tokens)
+        alone = {key: value[user : user + 1] for key, value in prompts.items()}
+        expected = constrained_beam_search(model, **alone, prefix_table=table, num_beams=num_beams)
+        assert torch.equal(output.sequences[user], expected.sequences[0])
+        torch.testing.assert_close(output.scores[user], expected.scores[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, (0.7, 2.0, 1.3)])
+def test_samples_without_replacement(temperature, make_model, make_table):
+    model, table = make_model("t5", NUM_CODES), make_table(12, SIZES)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(0.3)  # so that no probability is tiny
+    prompt = torch.tensor([[5, 7, 9]])
+    draws = 4000
+    output = constrained_beam_search(
+        model, prompt.expand(draws, -1), None, table, 3, temperature=temperature,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+
+    # exact probability of each leaf: tempered, and renormalised over the legal codes, level by level
+    legal = score_catalog(model, prompt, None, table, normalization="legal")[0]
+    full = table.leaf_tokens(torch.arange(table.num_leaves))
+    temperatures = temperature if isinstance(temperature, tuple) else [temperature] * 3
+    probabilities = torch.zeros(table.num_leaves)
+    for leaf, tokens in enumerate(full.tolist()):
+        log_probability = 0.0
+        for depth, level_temperature in enumerate(temperatures):
+            inside = (full[:, :depth] == full[leaf, :depth]).all(dim=-1)
+            codes = full[inside, depth].unique()
+            joint = [legal[inside & (full[:, depth] == code)].logsumexp(0) for code in codes]
+            log_probs = (torch.stack(joint) / level_temperature).log_softmax(0)
+            log_probability += float(log_probs[codes == tokens[depth]])
+        probabilities[leaf] = log_probability
+    probabilities = probabilities.exp()
+    assert abs(float(probabilities.sum()) - 1) < 1e-4
+
+    # each row holds three different leaves, in the order of drawing, with the model's own scores
+    assert all(len(set(row)) == 3 for row in output.leaves.tolist())
+    own = score_catalog(model, prompt, None, table)[0]
+    torch.testing.assert_close(output.scores, own[output.leaves], atol=1e-4, rtol=0)
+    first, second = output.leaves[:, 0], output.leaves[:, 1]
+    pair = probabilities.unsqueeze(1) * probabilities / (1 - probabilities).unsqueeze(1)
+    pair.fill_diagonal_(0)
+    for found, expected in [
+        (torch.bincount(first, minlength=table.num_leaves), probabilities),
+        (torch.bincount(first * table.num_leaves + second, minlength=table.num_leaves**2), pair.flatten()),
+    ]:
+        kept = expected * draws >= 5
+        statistic = float(((found - draws * expected)[kept] ** 2 / (draws * expected[kept])).sum())
+        degrees = int(kept.sum())
+        assert statistic < degrees + 4 * (2 * degrees) ** 0.5
+
+
+def test_temperature_by_level(architecture, make_model, make_prompts, make_table):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES)
+
+    def search(temperature, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return constrained_beam_search(
+            model, **prompts, prefix_table=table, num_beams=5, temperature=temperature, generator=generator
+        )
+
+    plain = search(None)
+    assert torch.equal(search(0.0).leaves, plain.leaves) and torch.equal(search([None, 0, 0.0]).leaves, plain.leaves)
+    greedy = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=1)
+    assert torch.equal(search(1e-4).leaves[:, :1], greedy.leaves)
+    assert torch.equal(search(2.0).leaves, search(2.0).leaves)
+    assert not torch.equal(search(2.0).leaves, search(2.0, seed=1).leaves)
+    # what is kept at a level without temperature is the best of what the sampled levels left
+    ends = search([2.0, None, None])
+    assert (ends.scores.diff(dim=-1) <= 0).all()
+    # a catalog smaller than the beams is drawn whole, each leaf once
+    few = make_table(3, SIZES)
+    drawn = constrained_beam_search(model, **prompts, prefix_table=few, num_beams=5, temperature=1.0)
+    assert all(sorted(row) == [-1, -1, 0, 1, 2] for row in drawn.leaves.tolist())
+
+
+def test_custom_generate_hands_arguments_on(architecture, make_model, make_prompts, make_table):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    arguments = {
+        "num_beams": (4, 6, 8), "excluded_leaves": torch.tensor([[0, 3], [2, 5]]), "normalization": "level",
+        "temperature": (None, None, 1.5),
+    }  # fmt: skip
+    expected = constrained_beam_search(
+        model, **prompts, prefix_table=table, **arguments, generator=torch.Generator().manual_seed(0)
+    )
+    output = model.generate(
+        **prompts, custom_generate=semantic_id_beam_search, prefix_table=table, num_return_sequences=7,
+        max_new_tokens=3, return_dict_in_generate=True, output_scores=True, **arguments,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    torch.testing.assert_close(output.sequences_scores.view(3, 7), expected.scores[:, :7], atol=1e-4, rtol=0)
+    assert torch.equal(output.sequences[:, -3:].view(3, 7, 3), expected.sequences[:, :7])
+
+
 def test_refuses_bad_input(make_model, make_prompts, make_table):
     model, table = make_model("qwen2", NUM_CODES), make_table(60, SIZES)
     prompts = make_prompts("qwen2", NUM_CODES)
-    with pytest.raises(ValueError, match="`num_beams` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_beams` must be at least 1.*got 0"):
         constrained_beam_search(model, **prompts, prefix_table=table, num_beams=0)
     with pytest.raises(ValueError, match="padded on the left.*2 rows"):
         constrained_beam_search(model, **make_prompts("t5", NUM_CODES), prefix_table=table, num_beams=2)
@@ -232,6 +412,24 @@ def test_refuses_bad_input(make_model, make_prompts, make_table):
         constrained_beam_search(model, prompts["input_ids"], prompts["attention_mask"][:, 1:], table, num_beams=2)
     with pytest.raises(ValueError, match="`prefix_table` is missing"):
         model.generate(**prompts, custom_generate=semantic_id_beam_search, num_beams=2, max_new_tokens=3)
+    for arguments, message in [
+        ({"num_beams": (3, 2)}, "each of 3 levels, got .3, 2."),
+        ({"num_beams": (3, 0, 2)}, "at least 1"),
+        ({"normalization": "softmax"}, "`normalization` must be one of .*'softmax'"),
+        ({"temperature": -1.0}, "`temperature` must be a number from 0 on.*-1.0"),
+        ({"temperature": (1.0, None)}, "each of 3 levels"),
+        ({"temperature": float("nan")}, "got nan"),
+        ({"excluded_leaves": torch.tensor([1, 2])}, r"`excluded_leaves` must be pairs.*\(2,\)"),
+        ({"excluded_leaves": torch.tensor([[0, 1], [3, 0]])}, r"1 pairs outside 3 rows.*\[3, 0\]"),
+        ({"excluded_leaves": torch.tensor([[0, -1]])}, r"the first is \[0, -1\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            constrained_beam_search(model, **prompts, prefix_table=table, **{"num_beams": 2} | arguments)
+    with pytest.raises(ValueError, match="`num_return_sequences` is 3, but `num_beams` is 2"):
+        model.generate(
+            **prompts, custom_generate=semantic_id_beam_search, prefix_table=table, num_beams=2,
+            num_return_sequences=3, max_new_tokens=3,
+        )  # fmt: skip
     with torch.no_grad():
         model.get_output_embeddings().weight[0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import PrefixConstrainedLogitsProcessor
 
-from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor
+from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor, prefix_lookup
 
 
 SIZES = [6, 5, 4]
@@ -22,10 +22,31 @@ def trie_function(table, prompt_length):
     return allowed
 
 
-@pytest.mark.parametrize("prompt_length", [0, 1, 6])
-def test_masks_equal_transformers_prefix_processor(prompt_length, make_table):
+@pytest.fixture(params=["limits of all", "limits", "padded", "uneven"])
+def way(request, monkeypatch):
+    """Each way to find the legal scores, whatever the catalog would suggest."""
+    if request.param == "limits":
+        monkeypatch.setattr(prefix_lookup, "_FEW_SCORES", 0)
+    elif request.param != "limits of all":
+        monkeypatch.setattr(prefix_lookup, "_MAX_LIMITS", 0)
+    if request.param == "uneven":
+        monkeypatch.setattr(prefix_lookup, "_MAX_PADDING", -1)
+        monkeypatch.setattr(prefix_lookup, "_MAX_WASTE", 0)
+    return request.param
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def backend(request, monkeypatch):
+    """The tables of the CPU, and those of any other device."""
+    monkeypatch.setattr(prefix_lookup, "_has_arrays", lambda device: request.param == "numpy")
+
+
+@pytest.mark.usefixtures("backend", "way")
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("prompt_length", [0, 6])
+def test_masks_equal_transformers_prefix_processor(prompt_length, inplace, make_table):
     table = make_table(30, SIZES)
-    ours = SemanticIdLogitsProcessor(table, prompt_length=prompt_length)
+    ours = SemanticIdLogitsProcessor(table, prompt_length=prompt_length, inplace=inplace)
     theirs = PrefixConstrainedLogitsProcessor(trie_function(table, prompt_length), num_beams=1)
     sequences = table.leaf_tokens(torch.arange(table.num_leaves))
     prompts = torch.randint(0, VOCAB_SIZE, (len(sequences), prompt_length))
@@ -33,13 +54,66 @@ def test_masks_equal_transformers_prefix_processor(prompt_length, make_table):
         input_ids = torch.cat([prompts, sequences[:, :depth]], dim=-1)
         scores = torch.randn(len(input_ids), VOCAB_SIZE)
         before = scores.clone()
-        torch.testing.assert_close(ours(input_ids, scores), theirs(input_ids, scores), rtol=0, atol=0)
-        assert torch.equal(scores, before)
+        expected = theirs(input_ids, scores)
+        result = ours(input_ids, scores)
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
+        assert result is scores if inplace else torch.equal(scores, before)
+        # a dead row among them, scores of another type and ones that aren't in one piece
+        input_ids[:1, prompt_length:] = VOCAB_SIZE + 5
+        expected[: 1 if depth else 0] = -torch.inf
+        wide = torch.zeros(len(scores), VOCAB_SIZE + 3)
+        wide[:, :VOCAB_SIZE] = before
+        torch.testing.assert_close(ours(input_ids, wide[:, :VOCAB_SIZE]), expected, rtol=0, atol=0)
+        assert not wide[:, VOCAB_SIZE:].any()
+        half = before.to(torch.bfloat16)
+        torch.testing.assert_close(ours(input_ids, half), expected.to(torch.bfloat16), rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("backend", "way")
+def test_scores_of_a_skewed_catalog():
+    # one first code with 300 second codes, 40 with one: padding to 300 would be a waste
+    codes = torch.tensor([(0, code) for code in range(300)] + [(code, code) for code in range(1, 41)])
+    table = PrefixTable(codes, [50, 400])
+    input_ids = torch.arange(0, 41).unsqueeze(-1)
+    scores = torch.randn(41, 450)
+    expected = torch.full_like(scores, -torch.inf)
+    for first, second in codes.tolist():
+        expected[first, 50 + second] = scores[first, 50 + second]
+    torch.testing.assert_close(SemanticIdLogitsProcessor(table, 0)(input_ids, scores), expected, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("way")
+def test_gradients_reach_legal_scores_alone(make_table):
+    table = make_table(30, SIZES)
+    sequences = table.leaf_tokens(torch.arange(table.num_leaves))
+    for depth in range(len(SIZES)):
+        scores = torch.randn(len(sequences), VOCAB_SIZE, requires_grad=True)
+        result = SemanticIdLogitsProcessor(table, prompt_length=0)(sequences[:, :depth], scores)
+        legal = result.isfinite()
+        result[legal].sum().backward()
+        assert torch.equal(scores.grad, legal.float())
+
+
+def test_logits_that_are_returned_are_left_alone(architecture, make_model, make_prompts, make_table):
+    model = make_model(architecture, NUM_CODES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    prompt_length = 1 if architecture == "t5" else prompts["input_ids"].shape[1]
+    processor = SemanticIdLogitsProcessor(make_table(9, SIZES), prompt_length=prompt_length)
+    output = model.generate(
+        **prompts, logits_processor=[processor], do_sample=True, max_new_tokens=len(SIZES), eos_token_id=None,
+        output_logits=True, output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    assert all(logits.isfinite().all() for logits in output.logits)
+    assert all(scores.isneginf().any() for scores in output.scores)
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("options", [{}, {"renormalize_logits": True}])
-def test_generates_as_transformers_prefix_processor(architecture, seed, options, make_model, make_prompts, make_table):
+@pytest.mark.parametrize(
+    ("options", "inplace"), [({}, False), ({"renormalize_logits": True}, False), ({"output_logits": True}, True)]
+)
+def test_generates_as_transformers_prefix_processor(
+    architecture, seed, options, inplace, make_model, make_prompts, make_table
+):
     model = make_model(architecture, NUM_CODES, seed)
     prompts = make_prompts(architecture, NUM_CODES, seed=seed)
     prompt_length = 1 if architecture == "t5" else prompts["input_ids"].shape[1]
@@ -50,11 +124,15 @@ def test_generates_as_transformers_prefix_processor(architecture, seed, options,
             "num_beams": 6, "num_return_sequences": 6, "max_new_tokens": len(SIZES), "eos_token_id": None,
             "length_penalty": 0.0, "return_dict_in_generate": True, "output_scores": True, **prompts, **options,
         }  # fmt: skip
-        processor = SemanticIdLogitsProcessor(table, prompt_length=prompt_length)
+        processor = SemanticIdLogitsProcessor(table, prompt_length=prompt_length, inplace=inplace)
         ours = model.generate(logits_processor=[processor], **arguments)
         theirs = model.generate(prefix_allowed_tokens_fn=trie_function(table, prompt_length), **arguments)
         assert torch.equal(ours.sequences, theirs.sequences)
         torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores)
+        for mine, other in zip(ours.logits or (), theirs.logits or (), strict=True):
+            torch.testing.assert_close(mine, other)
+        for mine, other in zip(ours.scores, theirs.scores, strict=True):
+            torch.testing.assert_close(mine, other)
         # rows beyond the catalog are told apart by their scores; all others are different semantic IDs
         alive = (ours.sequences_scores > -1e8).view(3, 6)
         leaves = table.lookup(ours.sequences[:, prompt_length:]).view(3, 6)

@@ -56,6 +56,38 @@ def test_folder_gives_what_retrieve_gives(recommend, catalog):
     assert len(recommend(history)) == 10
 
 
+def test_options_of_a_call_are_those_of_retrieve(recommend, catalog):
+    histories = [catalog.item_ids[3:6], catalog.item_ids[20:21]]
+    items = catalog.item_ids
+    for options in (
+        {"exclude": items[:9]},
+        {"exclude": [items[:9], items[9:12]]},
+        {"candidates": items[10:28]},
+        {"temperature": 2.0, "seed": 3},
+        {"unseen_items": items[:6], "unseen_fraction": 0.5},
+        {"num_beams": [4, 10, 20, 30]},
+    ):
+        expected = retrieve(recommend.model, recommend.tokenizer, catalog, histories, top_k=4, **options).item_ids
+        names = {"exclude", "candidates", "unseen_items"}
+        as_text = {name: _as_text(value) if name in names else value for name, value in options.items()}
+        for given in (options, as_text):
+            answers = recommend(histories, top_k=4, **given)
+            assert [[entry["item_id"] for entry in answer] for answer in answers] == expected
+    with pytest.raises(ValueError, match="`exclude` can't hold a list for each"):
+        list(recommend(iter(histories), exclude=[[items[0]], []]))
+
+
+def _as_text(value):
+    return [_as_text(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def test_timings_on_request(recommend, catalog):
+    recommend(catalog.item_ids[3:6])
+    assert recommend.timings is None
+    recommend(catalog.item_ids[3:6], timings=True)
+    assert min(recommend.timings.values()) > 0
+
+
 def test_single_and_several_histories(recommend, catalog):
     first, second = catalog.item_ids[3:6], catalog.item_ids[20:21]
     one, other = recommend(first, top_k=3), recommend(second, top_k=3)
@@ -183,5 +215,5 @@ def test_bad_input(recommend, catalog):
         recommend([catalog.item_ids[:2], []])
     with pytest.raises(InvalidSequencesError, match="single id '10'"):
         recommend("10")
-    with pytest.raises(TypeError, match="temperature"):
-        recommend(catalog.item_ids[:2], temperature=0.5)
+    with pytest.raises(TypeError, match="top_p"):
+        recommend(catalog.item_ids[:2], top_p=0.5)

@@ -1,4 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+import time
+
 import peft
 import pytest
 import torch
@@ -9,7 +11,9 @@ from forge_hf.errors import (
     UnknownItemError,
     UnsatisfiableRequestError,
 )
-from forge_hf.generation import PrefixTable, rank_catalog, retrieve
+from forge_hf.evaluation import entropy_at_k
+from forge_hf.generation import PrefixTable, history_search, rank_catalog, retrieve
+from forge_hf.generation.beam_search import constrained_beam_search
 from forge_hf.semantic_ids import SemanticIdCatalog
 from forge_hf.tokenization import HistoryEncoder, SemanticIdTokenizer
 
@@ -135,6 +139,198 @@ def test_only_recent_items_are_read_but_all_are_excluded(model, tokenizer, catal
     assert not set(excluded.item_ids[0]) & set(long[0])
 
 
+def expected_lists(model, tokenizer, catalog, histories, top_k, is_open):
+    """The best items by brute force, of those of which `is_open(number of the history, item)` is true."""
+    rankings = [rank_by_brute_force(model, tokenizer, catalog, history) for history in histories]
+    return [[item for item, _ in ranking if is_open(row, item)][:top_k] for row, ranking in enumerate(rankings)]
+
+
+def test_excluded_items_equal_brute_force(model, tokenizer, catalog):
+    out_of_stock = [f"i{n}" for n in range(10, 30)]
+    options = {"top_k": 8, "num_beams": 60, "batch_size": 2}
+    expected = expected_lists(
+        model, tokenizer, catalog, HISTORIES, 8, lambda row, i: i not in out_of_stock and i not in HISTORIES[row]
+    )
+    for num in (5, 1):  # left out by a smaller table, and within the search
+        result = retrieve(model, tokenizer, catalog, HISTORIES[:num], exclude=out_of_stock, **options)
+        assert result.item_ids == expected[:num]
+    of_each = [["i4"], [], ["i58", "i59"], [f"i{n}" for n in range(40)], ["i4", "i0"]]
+    result = retrieve(model, tokenizer, catalog, HISTORIES, exclude=of_each, exclude_history=False, **options)
+    assert result.item_ids == expected_lists(
+        model, tokenizer, catalog, HISTORIES, 8, lambda row, i: i not in of_each[row]
+    )
+    assert retrieve(model, tokenizer, catalog, HISTORIES, exclude=[]) == retrieve(model, tokenizer, catalog, HISTORIES)
+
+
+def test_excluded_items_take_up_no_beams(model, tokenizer, catalog):
+    """What 10 beams found and is then excluded makes room for others, in one search and with 10 beams."""
+    excluded = retrieve(model, tokenizer, catalog, HISTORIES, exclude_history=False, num_beams=60).item_ids
+    again = retrieve(
+        model, tokenizer, catalog, HISTORIES, exclude=excluded, exclude_history=False, num_beams=10, timings=True
+    )
+    for before, items in zip(excluded, again.item_ids, strict=True):
+        assert len(set(items)) == 10 and not set(items) & set(before)
+
+
+def test_one_search_fills_every_list(model, tokenizer, catalog, monkeypatch):
+    searches = []
+
+    def count(*args, **kwargs):
+        searches.append(args)
+        return constrained_beam_search(*args, **kwargs)
+
+    monkeypatch.setattr(history_search, "constrained_beam_search", count)
+    retrieve(model, tokenizer, catalog, HISTORIES, top_k=20, num_beams=20, exclude=[f"i{n}" for n in range(20, 35)])
+    assert len(searches) == 1
+
+
+def test_a_shared_semantic_id_stays_open_until_all_its_items_are_excluded(architecture, make_model):
+    catalog = SemanticIdCatalog.from_codes(
+        list(range(8)), [[0, 1, 1]] * 4 + [[1, 1, n] for n in range(4)], codebook_sizes=SIZES, on_collision="keep"
+    )
+    model = make_model(architecture, sum(SIZES), semantic_id_fingerprint=catalog.fingerprint)
+    tokenizer = SemanticIdTokenizer(layout=catalog.layout)
+    options = {"exclude_history": False, "num_beams": 5}
+    result = retrieve(model, tokenizer, catalog, [[5]], top_k=5, exclude=[0, 1, 3], **options)
+    assert set(result.item_ids[0]) == {2, 4, 5, 6, 7}
+    result = retrieve(model, tokenizer, catalog, [[5]], top_k=4, exclude=[0, 1, 2, 3], **options)
+    assert set(result.item_ids[0]) == {4, 5, 6, 7}
+
+
+def test_candidates_equal_brute_force(model, tokenizer, catalog):
+    candidates = [f"i{n}" for n in (3, 5, 8, 13, 21, 34, 50, 55, 3)]
+    options = {"top_k": 5, "num_beams": 60}
+    result = retrieve(model, tokenizer, catalog, HISTORIES, candidates=candidates, exclude=["i8"], **options)
+    expected = expected_lists(
+        model, tokenizer, catalog, HISTORIES, 5,
+        lambda row, i: i in candidates and i != "i8" and i not in HISTORIES[row],
+    )  # fmt: skip
+    assert result.item_ids == expected
+    # the same by a table that is kept
+    table = PrefixTable.from_catalog(catalog, tokenizer).restrict(catalog.indices_for(sorted(set(candidates))))
+    kept = retrieve(model, tokenizer, catalog, HISTORIES, prefix_table=table, exclude=["i8"], **options)
+    assert kept.item_ids == expected
+
+
+def test_numbers_of_beams(model, tokenizer, catalog):
+    everything = retrieve(model, tokenizer, catalog, HISTORIES, num_beams=60)
+    exact = retrieve(model, tokenizer, catalog, HISTORIES, num_beams="all")
+    assert exact.item_ids == everything.item_ids
+    assert retrieve(model, tokenizer, catalog, HISTORIES, num_beams=(6, 30, 60)).item_ids == everything.item_ids
+    narrow = retrieve(model, tokenizer, catalog, HISTORIES, num_beams=(1, 1, 2), top_k=30)
+    assert all(len(set(items)) == 30 for items in narrow.item_ids)
+
+
+class TestTemperature:
+    def test_lists_are_full_sorted_and_repeatable(self, model, tokenizer, catalog):
+        options = {"top_k": 12, "temperature": 1.5}
+        result = retrieve(model, tokenizer, catalog, HISTORIES, seed=4, **options)
+        for history, items, scores in zip(HISTORIES, result.item_ids, result.scores, strict=True):
+            assert len(set(items)) == 12 and not set(items) & set(history)
+            assert scores == sorted(scores, reverse=True)
+            by_brute_force = dict(rank_by_brute_force(model, tokenizer, catalog, history))
+            assert scores == pytest.approx([by_brute_force[item] for item in items], abs=1e-4)
+        assert retrieve(model, tokenizer, catalog, HISTORIES, seed=4, **options) == result
+        assert retrieve(model, tokenizer, catalog, HISTORIES, seed=5, **options).item_ids != result.item_ids
+
+    def test_without_randomness(self, model, tokenizer, catalog):
+        cold = [retrieve(model, tokenizer, catalog, HISTORIES, temperature=1e-4, seed=seed) for seed in (0, 1)]
+        assert cold[0] == cold[1]
+        best = retrieve(model, tokenizer, catalog, HISTORIES, num_beams=10)
+        levels = [None, None, None]
+        assert retrieve(model, tokenizer, catalog, HISTORIES, temperature=levels, num_beams=10) == best
+
+    def test_entropy_grows_with_temperature(self, model, tokenizer, catalog):
+        first_codes = dict(zip(catalog.item_ids, catalog.codes[:, 0].tolist(), strict=True))
+        histories = [[item] for item in catalog.item_ids]
+        entropy = [
+            entropy_at_k(
+                retrieve(model, tokenizer, catalog, histories, temperature=temperature, seed=0).item_ids,
+                first_codes,
+                k=10,
+            )
+            for temperature in (0.05, 1.0, 20.0)
+        ]
+        assert entropy == sorted(entropy) and entropy[2] > entropy[0] + 0.1
+
+
+def rank_among(model, tokenizer, catalog, history, item_ids, num_levels=3):
+    """Some items by brute force, each code scored against those that follow the same codes in one of these items."""
+    encode = HistoryEncoder(catalog, tokenizer, model.config.is_encoder_decoder)
+    prompt = encode([history])[0].unsqueeze(0)
+    targets = encode.item_tokens[catalog.indices_for(item_ids)][:, :num_levels]
+    scores = []
+    for tokens in targets:
+        with torch.no_grad():
+            if model.config.is_encoder_decoder:
+                start = torch.tensor([[model.config.decoder_start_token_id, *tokens[:-1]]])
+                logits = model(input_ids=prompt, decoder_input_ids=start).logits[0]
+            else:
+                logits = model(input_ids=torch.cat([prompt, tokens[None, :-1]], dim=-1)).logits[0, -num_levels:]
+        score = 0
+        for level, token in enumerate(tokens):
+            legal = targets[(targets[:, :level] == tokens[:level]).all(dim=-1), level].unique()
+            score += (logits[level, token] - logits[level, legal].logsumexp(-1)).item()
+        scores.append(score)
+    order = sorted(range(len(item_ids)), key=lambda n: (-round(scores[n], 4), catalog.item_ids.index(item_ids[n])))
+    return [(item_ids[n], scores[n]) for n in order]
+
+
+class TestUnseenItems:
+    UNSEEN = [f"i{n}" for n in range(0, 60, 7)]
+
+    @pytest.mark.parametrize("fraction, places", [(0, 0), (0.09, 0), (0.1, 1), (0.19, 1), (0.3, 3), (1, 9)])
+    def test_share_is_rounded_down(self, model, tokenizer, catalog, fraction, places):
+        options = {"exclude_history": False, "num_beams": 60, "unseen_items": self.UNSEEN}
+        result = retrieve(model, tokenizer, catalog, HISTORIES, unseen_fraction=fraction, **options)
+        for history, items, scores in zip(HISTORIES, result.item_ids, result.scores, strict=True):
+            ranking = rank_by_brute_force(model, tokenizer, catalog, history)
+            expected = [pair for pair in ranking if pair[0] not in self.UNSEEN][: 10 - places]
+            expected += rank_among(model, tokenizer, catalog, history, self.UNSEEN)[:places]
+            assert items == [item for item, _ in expected]
+            assert scores == pytest.approx([score for _, score in expected], abs=1e-4)
+
+    def test_the_numbering_level_does_not_rank_them(self, architecture, make_model, catalog):
+        """The score of an unseen item is that of its other codes, whatever its number among items of equal codes."""
+        suffixed = SemanticIdCatalog.from_codes(catalog.item_ids, catalog.codes, codebook_sizes=SIZES)
+        model = make_model(architecture, suffixed.layout.num_codes, semantic_id_fingerprint=suffixed.fingerprint)
+        tokenizer = SemanticIdTokenizer(layout=suffixed.layout)
+        unseen = ["i1", "i51", "i4", "i5"]
+        options = {"unseen_items": unseen, "unseen_fraction": 0.5, "top_k": 8, "num_beams": 60}
+        result = retrieve(model, tokenizer, suffixed, [["i3"]], **options)
+        expected = rank_among(model, tokenizer, suffixed, ["i3"], unseen)
+        assert result.item_ids[0][4:] == [item for item, _ in expected]
+        assert result.scores[0][4:] == pytest.approx([score for _, score in expected], abs=1e-4)
+        assert suffixed.codes_for(["i1", "i51"])[:, -1].tolist() != [0, 0]
+
+    def test_with_exclusions_and_candidates(self, model, tokenizer, catalog):
+        excluded = ["i7", "i14", "i8"]
+        candidates = [f"i{n}" for n in range(30)]
+        result = retrieve(
+            model, tokenizer, catalog, HISTORIES, top_k=12, exclude=excluded, candidates=candidates, num_beams=60,
+            unseen_items=self.UNSEEN, unseen_fraction=1.0,
+        )  # fmt: skip
+        for history, items in zip(HISTORIES, result.item_ids, strict=True):
+            unseen = {"i0", "i21", "i28"} - set(history)  # fewer than there are places: all of them
+            assert unseen <= set(items) and len(set(items)) == 12
+            assert set(items) <= set(candidates) - set(excluded) - set(history)
+
+    def test_without_a_share_they_are_left_out(self, model, tokenizer, catalog):
+        result = retrieve(model, tokenizer, catalog, HISTORIES, unseen_items=self.UNSEEN)
+        assert not set(self.UNSEEN) & set().union(*result.item_ids)
+
+
+def test_timings(model, tokenizer, catalog):
+    assert retrieve(model, tokenizer, catalog, HISTORIES).timings is None
+    started = time.perf_counter()
+    result = retrieve(model, tokenizer, catalog, HISTORIES, batch_size=2, timings=True)
+    elapsed = 1000 * (time.perf_counter() - started)
+    assert list(result.timings) == ["encode", "prefill", "search", "items"]
+    assert min(result.timings.values()) > 0
+    assert 0.5 * elapsed < sum(result.timings.values()) <= elapsed
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_user_tokens_are_read(architecture, make_model, catalog):
     tokenizer = SemanticIdTokenizer(layout=catalog.layout, num_user_buckets=50)
     model = make_model(architecture, sum(SIZES) + 50, semantic_id_fingerprint=catalog.fingerprint)
@@ -169,7 +365,8 @@ def test_peft_model(model, architecture, tokenizer, catalog):
         init_lora_weights=False,
     )  # fmt: skip
     tuned = peft.get_peft_model(model, config)
-    result = retrieve(tuned, tokenizer, catalog, HISTORIES)
+    result = retrieve(tuned, tokenizer, catalog, HISTORIES, timings=True)
+    assert min(result.timings.values()) > 0
     assert result.item_ids == retrieve(tuned.merge_and_unload(), tokenizer, catalog, HISTORIES).item_ids
     tuned.config.semantic_id_fingerprint = "another"
     with pytest.raises(FingerprintMismatchError):
@@ -220,6 +417,24 @@ class TestRefusals:
         for name in ("top_k", "num_beams", "batch_size", "max_history"):
             with pytest.raises(ValueError, match=name if name != "max_history" else "max_items"):
                 retrieve(model, tokenizer, catalog, HISTORIES, **{name: 0})
+
+    def test_bad_requests(self, model, tokenizer, catalog):
+        for name in ("exclude", "candidates", "unseen_items"):
+            with pytest.raises(UnknownItemError, match="nowhere"):
+                retrieve(model, tokenizer, catalog, HISTORIES, **{name: ["nowhere"]})
+        with pytest.raises(InvalidSequencesError, match="`exclude` .* 5 `histories`, got 2"):
+            retrieve(model, tokenizer, catalog, HISTORIES, exclude=[["i1"], ["i2"]])
+        with pytest.raises(UnsatisfiableRequestError, match="history 2 leaves only 0"):
+            retrieve(model, tokenizer, catalog, HISTORIES, candidates=["i6", "i7"], top_k=1)
+        with pytest.raises(UnsatisfiableRequestError, match="history 0 leaves only 0"):
+            retrieve(model, tokenizer, catalog, HISTORIES, exclude=catalog.item_ids)
+        with pytest.raises(UnsatisfiableRequestError, match="history 1 leaves only 9"):
+            exclude = [[], [f"i{n}" for n in range(50)], [], [], []]
+            retrieve(model, tokenizer, catalog, HISTORIES, exclude=exclude)
+        with pytest.raises(ValueError, match="`unseen_fraction` must be between"):
+            retrieve(model, tokenizer, catalog, HISTORIES, unseen_items=["i1"], unseen_fraction=1.5)
+        with pytest.raises(ValueError, match="no `unseen_items`"):
+            retrieve(model, tokenizer, catalog, HISTORIES, unseen_fraction=0.5)
 
     def test_a_foreign_prefix_table(self, model, tokenizer, catalog):
         swapped = catalog.codes.roll(1, dims=0)  # as many items, but each with another's codes

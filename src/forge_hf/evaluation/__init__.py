@@ -16,7 +16,7 @@ from .metrics import (
     ndcg_at_k,
     recall_at_k,
 )
-from .plots import plot_categories_by_first_code, plot_codebook_usage
+from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
 
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "ndcg_at_k",
     "plot_categories_by_first_code",
     "plot_codebook_usage",
+    "plot_curves",
     "recall_at_k",
     "reciprocal_rank_fusion",
 ]

@@ -28,7 +28,7 @@ class RetrievalEvaluator:
     """
     Scores a retriever by full ranking: a constrained beam search over the whole catalog for every row of a dataset.
 
-    With `exclude_history`, one search is read twice: the plain names are of lists without the items of the history, as
+    With `exclude_history` there are two searches: the plain names are of lists without the items of the history, as
     [`retrieve`] gives them, the names with `unmasked_` before them are of the lists with these items.
 
     Under `torch.distributed` every process, calling with its own copy of the model, scores every n-th row, and all
@@ -109,11 +109,9 @@ class RetrievalEvaluator:
         self._histories, targets = _read(dataset)
         self._user_ids = dataset["user_id"][:] if "user_id" in dataset.column_names else None
         self._targets = _pad(catalog.indices_for(list(chain.from_iterable(targets))), targets)
-        # A pair of row and item is one number, so that one look-up finds all seen items.
-        items = catalog.indices_for(list(chain.from_iterable(self._histories)))
-        lengths = torch.tensor([len(history) for history in self._histories])
-        self._seen = (torch.arange(len(lengths)).repeat_interleave(lengths) * len(catalog) + items).unique()
-        most_seen = int(torch.bincount(self._seen // len(catalog)).max()) if exclude_history else 0
+        catalog.indices_for(list(chain.from_iterable(self._histories)))  # unknown items are refused now
+        seen = [len(set(history)) for history in self._histories]
+        most_seen = max(seen) if exclude_history else 0
         if self.ks[-1] > len(catalog) - most_seen:
             raise UnsatisfiableRequestError(
                 f"`ks` asks for {self.ks[-1]} items, but the catalog has {len(catalog)}, of which a history holds "
@@ -192,25 +190,18 @@ class RetrievalEvaluator:
         raw = nn.functional.pad(ranked[:, :top_k], (0, max(0, top_k - ranked.shape[1])), value=-1)
         if not self.exclude_history:
             return (raw,)
-        unseen = (ranked >= 0) & ~torch.isin(block.unsqueeze(-1) * len(self.catalog) + ranked, self._seen)
-        order = (~unseen).to(torch.int8).argsort(dim=-1, stable=True)[:, :top_k]
-        masked = nn.functional.pad(ranked.gather(-1, order), (0, top_k - order.shape[1]), value=-1)
-        # Where too few are left, the search goes on with more beams, as it does in `retrieve`.
-        short = (unseen.sum(dim=-1) < top_k).nonzero()[:, 0].tolist()
-        if short:
-            result = retrieve(
-                model,
-                tokenizer,
-                self.catalog,
-                [histories[row] for row in short],
-                top_k=top_k,
-                num_beams=min(2 * self.num_beams, table.num_leaves),
-                user_ids=None if user_ids is None else [user_ids[row] for row in short],
-                **options,
-            )
-            items = self.catalog.indices_for(list(chain.from_iterable(result.item_ids)))
-            masked[short] = items.view(-1, top_k)
-        return masked, raw
+        # What is excluded takes up no beams, so that this is another search.
+        lists = retrieve(
+            model,
+            tokenizer,
+            self.catalog,
+            histories,
+            top_k=top_k,
+            num_beams=self.num_beams,
+            user_ids=user_ids,
+            **options,
+        ).item_ids
+        return self.catalog.indices_for(list(chain.from_iterable(lists))).view(-1, top_k), raw
 
 
 def evaluate_rankings(

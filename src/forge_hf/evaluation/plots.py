@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of a catalog's semantic IDs: how evenly codes are used, and what the first code means."""
+"""Pictures: how evenly a catalog's codes are used, what the first code means, and curves of what was measured."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,18 @@ from ..semantic_ids.catalog import SemanticIdCatalog
 from ..semantic_ids.quality import codebook_perplexity, codebook_utilization
 
 
-__all__ = ["plot_categories_by_first_code", "plot_codebook_usage"]
+__all__ = ["plot_categories_by_first_code", "plot_codebook_usage", "plot_curves"]
 
 # Of the Okabe-Ito palette, told apart under every common colour blindness.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
+# Curves differ in more than colour: marker and line, too.
+_STYLES = [
+    {"color": _BLUE, "marker": "o", "linestyle": "-"},
+    {"color": _ORANGE, "marker": "s", "linestyle": "--"},
+    {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
+    {"color": _GREY, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+]
 
 
 def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> None:
@@ -134,6 +142,71 @@ def plot_categories_by_first_code(
     bar = figure.colorbar(mesh, ax=axis, shrink=0.8, pad=0.01, ticks=[0, 0.5, 1], format="{x:.0%}")
     bar.set_label("Share of the code's items", fontsize=9)
     bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def plot_curves(panels: Sequence[Mapping], path: str | os.PathLike) -> None:
+    """
+    Draws measurements as curves, in one or more panels side by side.
+
+    Args:
+        panels (`Sequence[Mapping]`):
+            For each panel, `curves`: a dict from the name of each curve (up to 5) to its `(xs, ys)`; and, as wanted,
+            `title`, `xlabel`, `ylabel`, `percent` (whether ys are shares, written as percentages) and `log` (`"x"`,
+            `"y"` or `"xy"`: which axes are logarithmic). Axes that aren't begin at 0.
+        path (`str` or `os.PathLike`):
+            PNG file to write.
+
+    Raises:
+        `ValueError`: if a panel has no curves or more than 5.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> from forge_hf.evaluation import plot_curves
+
+    >>> recall = {"beam search": ([5, 10], [0.04, 0.06]), "popularity": ([5, 10], [0.01, 0.02])}
+    >>> folder = tempfile.mkdtemp()
+    >>> plot_curves([{"curves": recall, "xlabel": "K", "ylabel": "Recall@K"}], f"{folder}/recall.png")
+    ```
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    for panel in panels:
+        if not 1 <= len(panel["curves"]) <= len(_STYLES):
+            raise ValueError(f"A panel must have 1 to {len(_STYLES)} `curves`, got {len(panel['curves'])}.")
+    figure = Figure(figsize=(4.6 * len(panels) + 0.2, 4), layout="constrained")
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        curves = panel["curves"].values()
+        for name, (xs, ys), style in zip(panel["curves"], curves, _STYLES, strict=False):
+            axis.plot(xs, ys, label=name, markersize=4.5, linewidth=1.6, **style)
+        if "x" in panel.get("log", ""):
+            axis.set_xscale("log")
+            axis.set_xticks(sorted({x for xs, _ in curves for x in xs}), minor=False)
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
+        else:
+            axis.set_xlim(0, None)
+            if all(float(x).is_integer() for xs, _ in curves for x in xs):
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if "y" in panel.get("log", ""):
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:,g}")
+            axis.yaxis.set_minor_locator(NullLocator())
+        else:
+            axis.set_ylim(0, None)
+        if panel.get("percent"):
+            axis.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
+        axis.set_title(panel.get("title", ""), fontsize=11)
+        axis.set_xlabel(panel.get("xlabel", ""), fontsize=10)
+        axis.set_ylabel(panel.get("ylabel", ""), fontsize=10)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
+        axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     _save(figure, path)
 
 

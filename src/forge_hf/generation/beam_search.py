@@ -1,24 +1,29 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Beam search of fixed length over a catalog's semantic IDs, for stock encoder-decoder and decoder-only models."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput
-from transformers.modeling_outputs import BaseModelOutput
 
+from .beam_decoder import BeamDecoder
+from .code_head import NORMALIZATIONS, segment_logsumexp
 from .prefix_table import PrefixTable
 
 
-__all__ = ["BeamSearchOutput", "constrained_beam_search", "semantic_id_beam_search"]
+__all__ = ["BeamSearchOutput", "constrained_beam_search", "score_catalog", "semantic_id_beam_search"]
+
+# Prefixes that `score_catalog` lets the model read at once.
+CATALOG_ROWS = 1 << 14
 
 
 @dataclass
 class BeamSearchOutput:
     """
-    Result of [`constrained_beam_search`], best first.
+    Result of [`constrained_beam_search`], best first; in the order of sampling where the last level was sampled.
 
     Args:
         leaves (`torch.LongTensor` of shape `(batch_size, num_beams)`):
@@ -41,16 +46,22 @@ def constrained_beam_search(
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
     prefix_table: PrefixTable,
-    num_beams: int,
+    num_beams: int | Sequence[int],
+    *,
+    excluded_leaves: torch.Tensor | None = None,
+    normalization: str = "vocabulary",
+    temperature: float | Sequence[float | None] | None = None,
+    generator: torch.Generator | None = None,
 ) -> BeamSearchOutput:
     """
     Finds the `num_beams` semantic IDs of a catalog that a beam search through its prefix tree reaches.
 
     The same hypotheses and scores as `model.generate` with [`SemanticIdLogitsProcessor`], `num_beams` beams, no end
     token and `length_penalty=0`: a code's score is its log-probability over the whole vocabulary, in float32, and
-    isn't renormalised over the legal codes. But the prompt is read once for all beams, only legal continuations are
-    scored, and rows beyond the catalog are marked instead of repeated. Equal scores are ordered by semantic ID.
-    Nothing of the model's generation config is used.
+    isn't renormalised over the legal codes. But the prompt is read and its keys and values are held once for all
+    beams, only legal continuations are scored, no tensor of beams times vocabulary is made, and rows beyond the
+    catalog are marked instead of repeated. Equal scores are ordered by semantic ID. Nothing of the model's generation
+    config is used. With as many beams as the table has leaves the search is exact: see [`score_catalog`].
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -61,15 +72,30 @@ def constrained_beam_search(
             0 for padding. All ones if `None`.
         prefix_table ([`PrefixTable`]):
             The catalog's semantic IDs, on the model's device.
-        num_beams (`int`):
-            Number of beams, and of results a row.
+        num_beams (`int` or `Sequence[int]`):
+            Number of beams, and of results a row; or one number for each level, of which the last is that of results.
+        excluded_leaves (`torch.LongTensor` of shape `(num_pairs, 2)`, *optional*):
+            Pairs of a row of the batch and a leaf that it can't have, in any order. A prefix whose leaves are all
+            excluded is no legal continuation, so that no beam is lost to them.
+        normalization (`str`, *optional*, defaults to `"vocabulary"`):
+            Over what a code's probability is normalised: the whole `"vocabulary"`; the codes of its `"level"`, which
+            spares the product with the rest of the output head; or the `"legal"` codes after its prefix, among which
+            a code without alternatives is certain. The last two rank differently from `generate`.
+        temperature (`float` or `Sequence[float | None]`, *optional*):
+            If given, semantic IDs are sampled without replacement instead of searched for, by a stochastic beam search
+            (https://huggingface.co/papers/1903.06059): each draw takes one of those left, code by code, by the model's
+            probabilities at this temperature among the legal codes. One number for all levels, or one for each; at
+            levels with `None` or 0 the beams of highest score are kept, and a sampled level after them starts from
+            their scores at its temperature. Scores stay the model's.
+        generator (`torch.Generator`, *optional*):
+            Source of the samples.
 
     Returns:
         [`BeamSearchOutput`]
 
     Raises:
-        `ValueError`: `num_beams` is below 1, `input_ids` and `attention_mask` differ in shape, a decoder-only batch is
-            padded on the right, or the model's logits aren't finite.
+        `ValueError`: An argument is out of range or of the wrong shape, a decoder-only batch is padded on the right,
+            or the model's logits aren't finite.
 
     Example:
 
@@ -97,18 +123,71 @@ def constrained_beam_search(
             "`input_ids` and `attention_mask` must both have the shape (batch_size, sequence_length), got "
             f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}."
         )
+    plan = _Plan.of(prefix_table, len(input_ids), num_beams, excluded_leaves, normalization, temperature, generator)
     if model.config.is_encoder_decoder:
         encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
         start = torch.full_like(input_ids[:, :1], _decoder_start_token_id(model))
-        decoder = _Decoder(model, start, attention_mask, encoder_outputs.last_hidden_state)
+        decoder = BeamDecoder(model, start, attention_mask, encoder_outputs.last_hidden_state)
     else:
         if not attention_mask[:, -1].all():
             raise ValueError(
                 "`input_ids` of a decoder-only model must be padded on the left: `attention_mask` ends in 0 in "
                 f"{int((attention_mask[:, -1] == 0).sum())} rows."
             )
-        decoder = _Decoder(model, input_ids, attention_mask)
-    return _search(decoder, prefix_table, num_beams)
+        decoder = BeamDecoder(model, input_ids, attention_mask)
+    return _search(decoder, prefix_table, plan)
+
+
+def score_catalog(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    prefix_table: PrefixTable,
+    *,
+    normalization: str = "vocabulary",
+) -> torch.Tensor:
+    """
+    Log-probability of every semantic ID of a small catalog.
+
+    Each distinct prefix is read once, not each semantic ID. The cost is that of as many beams as there are prefixes.
+
+    Args:
+        model, input_ids, attention_mask, prefix_table, normalization:
+            As in [`constrained_beam_search`].
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, prefix_table.num_leaves)`.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+    >>> from forge_hf.generation import PrefixTable, score_catalog
+
+    >>> config = Qwen2Config(
+    ...     vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+    ...     num_key_value_heads=2,
+    ... )
+    >>> model = Qwen2ForCausalLM(config).eval()
+    >>> table = PrefixTable(torch.tensor([[0, 1], [2, 0], [2, 1]]), codebook_sizes=[3, 2])
+    >>> score_catalog(model, torch.tensor([[5, 0, 4], [1, 2, 3]]), None, table).shape
+    torch.Size([2, 3])
+
+    ```
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    size = max(1, CATALOG_ROWS // prefix_table.num_nodes(prefix_table.num_levels - 1))
+    parts = []
+    for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True):
+        found = constrained_beam_search(
+            model, ids, mask, prefix_table, prefix_table.num_leaves, normalization=normalization
+        )
+        # Leaves of probability 0 aren't found: they are -1, which stands for a last column that is cut off.
+        scores = found.scores.new_full((len(ids), prefix_table.num_leaves + 1), -torch.inf)
+        parts.append(scores.scatter_(1, found.leaves % scores.shape[1], found.scores)[:, :-1])
+    return torch.cat(parts)
 
 
 def semantic_id_beam_search(
@@ -118,6 +197,12 @@ def semantic_id_beam_search(
     stopping_criteria=None,
     generation_config=None,
     prefix_table: PrefixTable | None = None,
+    num_beams: int | Sequence[int] | None = None,
+    num_return_sequences: int | None = None,
+    excluded_leaves: torch.Tensor | None = None,
+    normalization: str = "vocabulary",
+    temperature: float | Sequence[float | None] | None = None,
+    generator: torch.Generator | None = None,
     **model_kwargs,
 ):
     """
@@ -125,14 +210,18 @@ def semantic_id_beam_search(
 
     The semantic IDs are always complete and nothing follows them, whatever `max_new_tokens` and the end token are;
     pass `max_new_tokens=num_levels` so that `generate` finds its lengths in order. Of the generation config only
-    `num_beams`, `num_return_sequences`, `pad_token_id`, `return_dict_in_generate` and `output_scores` are used:
-    logits processors, stopping criteria, sampling and length penalty aren't.
+    `num_beams` and `num_return_sequences`, where they aren't arguments of the call, `pad_token_id`,
+    `return_dict_in_generate` and `output_scores` are used: logits processors, stopping criteria, its sampling and
+    length penalty aren't.
 
     Args:
         model (`PreTrainedModel`): The model that `generate` was called on.
-        input_ids (`torch.LongTensor` of shape `(batch_size * num_beams, prompt_length)`):
-            Prompts, which `generate` has repeated `num_beams` times; one of each is read.
+        input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`):
+            Prompts. Where the generation config has made `generate` repeat them, one of each is read.
         prefix_table ([`PrefixTable`]): The catalog's semantic IDs.
+        num_return_sequences (`int`, *optional*): Number of results a row. Defaults to 1, as in `generate`.
+        num_beams, excluded_leaves, normalization, temperature, generator:
+            As in [`constrained_beam_search`].
 
     Returns:
         What beam search returns: token ids of shape `(batch_size * num_return_sequences, prompt_length + num_levels)`,
@@ -165,22 +254,27 @@ def semantic_id_beam_search(
     """
     if prefix_table is None:
         raise ValueError("`prefix_table` is missing: call `model.generate(..., prefix_table=PrefixTable(...))`.")
-    num_beams, num_return = generation_config.num_beams, generation_config.num_return_sequences
-    # `generate` has repeated every row; the search needs one of each.
-    expanded = max(num_beams, num_return)
-    input_ids = input_ids[::expanded]
+    # `generate` repeats rows for numbers in its config, but not for arguments that it hands on to this function.
+    repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
+    num_return = num_return_sequences or generation_config.num_return_sequences
+    num_beams = max(generation_config.num_beams, num_return) if num_beams is None else num_beams
+    input_ids = input_ids[::repeats]
+    prefix_table = prefix_table.to(input_ids.device)
+    plan = _Plan.of(prefix_table, len(input_ids), num_beams, excluded_leaves, normalization, temperature, generator)
+    if plan.widths[-1] < num_return:
+        raise ValueError(f"`num_return_sequences` is {num_return}, but `num_beams` is {num_beams}.")
     attention_mask = model_kwargs.get("attention_mask")
-    attention_mask = None if attention_mask is None else attention_mask[::expanded]
+    attention_mask = None if attention_mask is None else attention_mask[::repeats]
     if model.config.is_encoder_decoder:
-        states = model_kwargs["encoder_outputs"][0][::expanded]
+        states = model_kwargs["encoder_outputs"][0][::repeats]
         if attention_mask is None:
             attention_mask = torch.ones(states.shape[:2], dtype=torch.int64, device=states.device)
-        decoder, output_class = _Decoder(model, input_ids, attention_mask, states), GenerateBeamEncoderDecoderOutput
+        decoder, output_class = BeamDecoder(model, input_ids, attention_mask, states), GenerateBeamEncoderDecoderOutput
     else:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        decoder, output_class = _Decoder(model, input_ids, attention_mask), GenerateBeamDecoderOnlyOutput
-    result = _search(decoder, prefix_table.to(input_ids.device), expanded)
+        decoder, output_class = BeamDecoder(model, input_ids, attention_mask), GenerateBeamDecoderOnlyOutput
+    result = _search(decoder, prefix_table, plan)
 
     pad = generation_config._pad_token_tensor
     tokens = result.sequences[:, :num_return].flatten(0, 1)
@@ -192,37 +286,99 @@ def semantic_id_beam_search(
     return output_class(sequences=sequences, sequences_scores=scores)
 
 
-def _search(decoder: "_Decoder", table: PrefixTable, num_beams: int) -> BeamSearchOutput:
-    if num_beams < 1:
-        raise ValueError(f"`num_beams` must be at least 1, got {num_beams}.")
+@dataclass
+class _Plan:
+    """The checked arguments of a search: a width and a temperature (`None` for none) for each level."""
+
+    widths: list[int]
+    temperatures: list[float | None]
+    excluded: "_ExcludedPrefixes | None"
+    normalization: str
+    generator: torch.Generator | None
+
+    @classmethod
+    def of(cls, table, batch_size, num_beams, excluded_leaves, normalization, temperature, generator):
+        levels = table.num_levels
+        widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
+        if len(widths) != levels or min(widths) < 1:
+            raise ValueError(f"`num_beams` must be at least 1, or so for each of {levels} levels, got {num_beams}.")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, got {normalization!r}.")
+        temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature] * levels
+        if len(temperatures) != levels or not all(0 <= (value or 0) < math.inf for value in temperatures):
+            raise ValueError(
+                f"`temperature` must be a number from 0 on, or one for each of {levels} levels, got {temperature}."
+            )
+        excluded = None
+        if excluded_leaves is not None and len(excluded_leaves):
+            excluded = _ExcludedPrefixes(table, batch_size, excluded_leaves)
+        return cls(widths, [value or None for value in temperatures], excluded, normalization, generator)
+
+
+def _search(decoder: BeamDecoder, table: PrefixTable, plan: _Plan) -> BeamSearchOutput:
     # Beams are kept in lexicographic order, not by score: candidates then come in that order too, so that ties are
     # broken by semantic ID at no cost. Depth 0 has one beam, the empty prefix.
-    logits = decoder.prefill().unsqueeze(1)
-    nodes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
-    scores = torch.zeros(logits.shape[:2], dtype=torch.float32, device=logits.device)
-    for depth in range(table.num_levels):
-        children = table.children(depth, nodes)
-        logits = logits.float()
-        normalizer = logits.logsumexp(dim=-1)
-        if not normalizer.isfinite().all():
-            raise ValueError("The model's logits are not finite (NaN or infinite), so beams can't be ranked.")
-        candidates = logits.gather(-1, children.tokens) - normalizer.unsqueeze(-1) + scores.unsqueeze(-1)
-        candidates = candidates.masked_fill(~children.legal, -torch.inf).flatten(1)
-        # No more beams than prefixes of this depth: a narrow first level needs no wider batch.
-        width = min(num_beams, table.num_nodes(depth + 1), candidates.shape[-1])
-        chosen = _top_k_in_order(candidates, width)
-        scores = candidates.gather(-1, chosen)
-        parents = chosen // children.tokens.shape[-1]
-        tokens = children.tokens.flatten(1).gather(-1, chosen)
-        nodes = children.nodes.flatten(1).gather(-1, chosen).masked_fill(scores.isneginf(), -1)
-        if depth + 1 < table.num_levels:
-            logits = decoder.step(tokens, parents)
+    hidden = decoder.prefill()
+    batch_size, device = len(hidden), hidden.device
+    nodes = torch.zeros(batch_size, 1, dtype=torch.int64, device=device)
+    scores = keys = torch.zeros(batch_size, 1, device=device)
+    sampler, suspicious = None, []
+    for depth, (width, temperature) in enumerate(zip(plan.widths, plan.temperatures, strict=True)):
+        num_beams = nodes.shape[1]
+        # The candidates of all rows in one line, without padding: for each its beam, its node and its last token.
+        beam, child = _children(table, depth, nodes.flatten())
+        if plan.excluded is not None:
+            allowed = plan.excluded.allow(depth + 1, beam // num_beams, child)
+            beam, child = beam[allowed], child[allowed]
+        if len(child) == 0:
+            nodes, scores, keys = nodes[:, :0], scores[:, :0], keys[:, :0]
+            break
+        token = table.last_tokens(depth + 1, child)
+        log_probs = decoder.head.log_probs(
+            hidden.flatten(0, 1), beam, token, table.level_tokens(depth), plan.normalization
+        )
+        suspicious.append(log_probs.isnan().any())
+        candidate_scores = candidate_keys = scores.flatten()[beam] + log_probs
+        if temperature is None:
+            sampler = None
+        else:
+            sampler = sampler or _Sampler(scores.flatten() / temperature, plan.generator)
+            candidate_keys = sampler.perturb(beam, log_probs / temperature)
 
-    scores, order = scores.sort(dim=-1, descending=True, stable=True)
-    missing = num_beams - scores.shape[-1]
+        # The best of each row: candidates, by their number in the line.
+        counts = torch.bincount(beam // num_beams, minlength=batch_size).unsqueeze(-1)
+        starts = counts.cumsum(0) - counts
+        position = torch.arange(int(counts.max()), device=device)
+        exists = position < counts
+        number = torch.where(exists, position + starts, 0)
+        padded = candidate_keys[number].nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(~exists, -torch.inf)
+        # No more beams than there are candidates: a narrow first level needs no wider batch.
+        chosen = _top_k_in_order(padded, min(width, padded.shape[1]))
+        keys = padded.gather(-1, chosen)
+        chosen = number.gather(-1, chosen)
+        scores = candidate_scores[chosen].masked_fill(keys.isneginf(), -torch.inf)
+        nodes = child[chosen].masked_fill(scores.isneginf(), -1)
+        if sampler is not None:
+            sampler.keep(chosen.flatten())
+        if depth + 1 < table.num_levels:
+            hidden = decoder.step(token[chosen], beam[chosen] % num_beams)
+    if suspicious and torch.stack(suspicious).any():
+        raise ValueError("The model's logits are not finite (NaN or infinite), so beams can't be ranked.")
+
+    order = keys.argsort(dim=-1, descending=True, stable=True)
+    missing = plan.widths[-1] - order.shape[-1]
     leaves = nn.functional.pad(nodes.gather(-1, order), (0, missing), value=-1)
-    scores = nn.functional.pad(scores, (0, missing), value=-torch.inf)
+    scores = nn.functional.pad(scores.gather(-1, order), (0, missing), value=-torch.inf)
     return BeamSearchOutput(leaves=leaves, scores=scores, sequences=table.leaf_tokens(leaves))
+
+
+def _children(table: PrefixTable, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The children of all nodes in one line: for each the position of its parent in `nodes`, and its number."""
+    start, stop = table.child_range(depth, nodes)
+    degrees = stop - start
+    parent = torch.arange(len(nodes), device=nodes.device).repeat_interleave(degrees)
+    shift = start - (degrees.cumsum(0) - degrees)
+    return parent, torch.arange(len(parent), device=nodes.device) + shift[parent]
 
 
 def _top_k_in_order(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -238,120 +394,78 @@ def _top_k_in_order(scores: torch.Tensor, k: int) -> torch.Tensor:
     return keep.nonzero()[:, 1].view(-1, k)
 
 
-class _Decoder:
+class _ExcludedPrefixes:
+    """Which prefixes each row of a batch can't have: those all of whose leaves are excluded."""
+
+    def __init__(self, table: PrefixTable, batch_size: int, pairs: torch.Tensor):
+        pairs = torch.as_tensor(pairs).to(table.device)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
+            raise ValueError(
+                "`excluded_leaves` must be pairs of a row and a leaf, integers of the shape (num_pairs, 2), got "
+                f"{pairs.dtype} of the shape {tuple(pairs.shape)}."
+            )
+        limit = torch.tensor([batch_size, table.num_leaves], device=pairs.device)
+        outside = ((pairs < 0) | (pairs >= limit)).any(dim=-1)
+        if outside.any():
+            raise ValueError(
+                f"`excluded_leaves` hold {int(outside.sum())} pairs outside {batch_size} rows and {table.num_leaves} "
+                f"leaves; the first is {pairs[outside][0].tolist()}."
+            )
+        # A pair is one number. From the leaves up: a prefix is excluded if all its children are.
+        self.num_nodes = [table.num_nodes(depth) for depth in range(table.num_levels + 1)]
+        excluded = (pairs[:, 0].long() * table.num_leaves + pairs[:, 1]).unique()
+        self.excluded = [excluded]
+        for depth in range(table.num_levels, 0, -1):
+            row, node = excluded // self.num_nodes[depth], excluded % self.num_nodes[depth]
+            parents = row * self.num_nodes[depth - 1] + table.parent(depth, node)
+            parents, counts = parents.unique_consecutive(return_counts=True)
+            excluded = parents[counts == table.degrees(depth - 1, parents % self.num_nodes[depth - 1])]
+            self.excluded.insert(0, excluded)
+
+    def allow(self, depth: int, rows: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        """Which of the nodes of one depth are allowed in their rows."""
+        excluded = self.excluded[depth]
+        if len(excluded) == 0:
+            return torch.ones_like(rows, dtype=torch.bool)
+        pairs = rows * self.num_nodes[depth] + nodes
+        found = torch.searchsorted(excluded, pairs).clamp(max=len(excluded) - 1)
+        return excluded[found] != pairs
+
+
+class _Sampler:
     """
-    A model that has read its prompts, one row each, and then takes one token a beam.
+    Stochastic beam search: top-k of log-probabilities to which Gumbel noise has been added, level after level.
 
-    The prompt is always read on `batch_size` rows. Afterwards there are two ways to hold the beams:
-
-    - Side by side: the beams of a row are neighbours on the sequence axis of one cache row, and a mask shows each beam
-      the prompt and its own ancestors. Nothing is ever repeated or reordered. For decoder-only models whose attention
-      takes any mask (`sdpa`, `eager`) over an ordinary growing cache.
-    - Repeated: a cache row a beam, reordered as beams die. For all others, and for encoder-decoder models, whose
-      relative position biases don't know two tokens at one position.
+    The noise of a node is the largest of its leaves, so that of the children is drawn under the condition that their
+    largest is their parent's. What is kept at the end is a sample without replacement, in the order of drawing.
     """
 
-    def __init__(self, model, prompt, attention_mask, encoder_hidden_states=None):
-        self.model = model
-        self.prompt = prompt
-        self.attention_mask = attention_mask
-        self.encoder_hidden_states = encoder_hidden_states
-        self.cache = None
-        self.side_by_side = False
-        # which of the tokens since the prompt each beam descends from, of shape (batch_size, num_beams, num_tokens)
-        self.ancestors = None
+    def __init__(self, log_probs: torch.Tensor, generator: torch.Generator | None):
+        self.log_probs = log_probs
+        self.perturbed = None
+        self.generator = generator
 
-    def prefill(self) -> torch.Tensor:
-        """Reads the prompts; returns the next token's logits, of shape `(batch_size, vocab_size)`."""
-        if self.encoder_hidden_states is not None:
-            return self._decode(self.prompt)
-        positions = (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        logits = self._continue(self.prompt, self.attention_mask, positions, logits_to_keep=1)[:, -1]
-        self.side_by_side = self.model.config._attn_implementation in ("sdpa", "eager") and all(
-            type(layer) is DynamicLayer for layer in self.cache.layers
-        )
-        # the next token's position, a row
-        self.position = positions[:, -1:] + 1
-        return logits
+    def perturb(self, parents: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+        """Perturbed log-probabilities of candidates, given the number of each one's beam and what it weighs there."""
+        num_beams = len(self.log_probs)
+        log_probs = log_weights - segment_logsumexp(log_weights, parents, num_beams)[parents]
+        log_probs = self.log_probs[parents] + log_probs
+        device = log_probs.device if self.generator is None else self.generator.device
+        noise = torch.empty(len(log_probs), device=device).exponential_(generator=self.generator).log_().neg_()
+        perturbed = log_probs + noise.to(log_probs.device)
+        if self.perturbed is not None:
+            lowest = torch.finfo(perturbed.dtype).min
+            largest = perturbed.new_full((num_beams,), lowest).scatter_reduce_(0, parents, perturbed, "amax")
+            bound, below = self.perturbed[parents], perturbed - largest[parents]
+            # -log(exp(-bound) - exp(-largest) + exp(-perturbed)), in a way that neither overflows nor cancels
+            gap = bound - perturbed + torch.log(-torch.expm1(below))
+            perturbed = bound - gap.clamp(min=0) - torch.log1p(torch.exp(-gap.abs()))
+        self.candidates = log_probs, perturbed
+        return perturbed
 
-    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """
-        Appends a token to beams.
-
-        Args:
-            tokens (`torch.LongTensor` of shape `(batch_size, num_beams)`): The new tokens.
-            parents (`torch.LongTensor` of shape `(batch_size, num_beams)`): The last step's beam that each extends.
-
-        Returns:
-            The next token's logits, of shape `(batch_size, num_beams, vocab_size)`.
-        """
-        batch_size, num_beams = tokens.shape
-        if self.side_by_side:
-            logits = self._step_side_by_side(tokens, parents)
-        else:
-            previous_beams = self.attention_mask.shape[0] // batch_size
-            rows = torch.arange(batch_size, device=tokens.device).unsqueeze(-1) * previous_beams + parents
-            logits = self._step_repeated(tokens.reshape(-1, 1), rows.flatten(), num_beams == previous_beams)
-        return logits.reshape(batch_size, num_beams, -1)
-
-    def _step_side_by_side(self, tokens, parents):
-        batch_size, num_beams = tokens.shape
-        itself = torch.eye(num_beams, dtype=torch.bool, device=tokens.device).expand(batch_size, -1, -1)
-        if self.ancestors is None:
-            self.ancestors = itself
-        else:
-            inherited = self.ancestors.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.ancestors.shape[-1]))
-            self.ancestors = torch.cat([inherited, itself], dim=-1)
-        prompt = self.attention_mask.bool().unsqueeze(1).expand(-1, num_beams, -1)
-        mask = torch.cat([prompt, self.ancestors], dim=-1).unsqueeze(1)
-        if self.model.config._attn_implementation == "eager":
-            dtype = self.model.dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        positions = self.position.expand(-1, num_beams)
-        self.position = self.position + 1
-        return self._continue(tokens, mask, positions, logits_to_keep=num_beams)
-
-    def _step_repeated(self, tokens, rows, same_rows):
-        if self.encoder_hidden_states is None:
-            self.cache.reorder_cache(rows)
-            self.attention_mask = nn.functional.pad(self.attention_mask[rows], (0, 1), value=1)
-            self.position = self.position[rows]
-            logits = self._continue(tokens, self.attention_mask, self.position, logits_to_keep=1)
-            self.position = self.position + 1
-            return logits
-        if same_rows:
-            # The beams of a row read the same encoder states, so their cross-attention cache needs no reordering.
-            self.cache.self_attention_cache.reorder_cache(rows)
-        else:
-            self.cache.reorder_cache(rows)
-            self.attention_mask = self.attention_mask[rows]
-            self.encoder_hidden_states = self.encoder_hidden_states[rows]
-        return self._decode(tokens)
-
-    def _continue(self, tokens, attention_mask, positions, logits_to_keep):
-        outputs = self.model(
-            input_ids=tokens,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=logits_to_keep,
-            return_dict=True,
-        )
-        self.cache = outputs.past_key_values
-        return outputs.logits
-
-    def _decode(self, tokens):
-        outputs = self.model(
-            decoder_input_ids=tokens,
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.encoder_hidden_states),
-            attention_mask=self.attention_mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        self.cache = outputs.past_key_values
-        return outputs.logits[:, -1]
+    def keep(self, chosen: torch.Tensor) -> None:
+        """Makes chosen candidates, given by number, the beams of the next level."""
+        self.log_probs, self.perturbed = (values[chosen] for values in self.candidates)
 
 
 def _decoder_start_token_id(model: nn.Module) -> int:

@@ -33,6 +33,10 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         eos_token_id (`int`, *optional*):
             The only token allowed after a complete semantic ID. Without it a semantic ID can't be continued: generate
             with `max_new_tokens=table.num_levels`.
+        inplace (`bool`, *optional*, defaults to `False`):
+            Whether to write into the scores that are given, which is several times faster for many rows. Beam search
+            computes them anew in every step, and never looks at them again; greedy search and sampling return them,
+            if asked to `output_logits`.
 
     Raises:
         `ValueError`: `prompt_length` is negative or longer than the input; or, when called, no row has a legal
@@ -53,33 +57,77 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
     ```
     """
 
-    def __init__(self, table: PrefixTable, prompt_length: int, eos_token_id: int | None = None):
+    def __init__(self, table: PrefixTable, prompt_length: int, eos_token_id: int | None = None, inplace: bool = False):
         if prompt_length < 0:
             raise ValueError(f"`prompt_length` must not be negative, got {prompt_length}.")
         self.table = table
         self.prompt_length = prompt_length
         self.eos_token_id = eos_token_id
+        self.inplace = inplace
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        depth = input_ids.shape[-1] - self.prompt_length
+        table, depth = self.table, input_ids.shape[-1] - self.prompt_length
         if depth < 0:
             raise ValueError(
                 f"`prompt_length` is {self.prompt_length}, but the input has only {input_ids.shape[-1]} tokens. Give "
                 "the padded width of the prompts for a decoder-only model, 1 for an encoder-decoder model."
             )
-        num_levels = self.table.num_levels
-        nodes = self.table.lookup(input_ids[:, self.prompt_length :][:, :num_levels])
-        legal = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if depth < num_levels:
-            children = self.table.children(depth, nodes)
-            row, column = children.legal.nonzero(as_tuple=True)
-            legal[row, children.tokens[row, column]] = True
-        elif self.eos_token_id is not None:
-            legal[:, self.eos_token_id] = nodes >= 0
-        if not legal.any():
+        lookup, is_complete = table.step_lookup, depth >= table.num_levels
+        limits = None if is_complete else lookup.limits(depth, scores.shape)
+        if depth == 0 and limits is not None:
+            return self._lower(scores, limits[0], limits[1][:1])
+        nodes, found = lookup.find(input_ids[:, self.prompt_length : self.prompt_length + table.num_levels])
+        if (found is not None and not found.any()) or (is_complete and self.eos_token_id is None):
             raise ValueError(
-                f"No row has a legal continuation after {depth} tokens: a semantic ID has {num_levels} codes, and "
-                f"`prompt_length` is {self.prompt_length}. Check `prompt_length`, and generate with "
-                f"`max_new_tokens={num_levels}`, or one more with `eos_token_id`."
+                f"No row has a legal continuation after {depth} tokens: a semantic ID has {table.num_levels} codes, "
+                f"and `prompt_length` is {self.prompt_length}. Check `prompt_length`, and generate with "
+                f"`max_new_tokens={table.num_levels}`, or one more with `eos_token_id`."
             )
-        return scores.masked_fill(~legal, -torch.inf)
+        if limits is not None:
+            nodes = lookup.to_torch(nodes)
+            nodes = nodes if found is None else nodes.where(found, len(limits[1]) - 1)
+            return self._lower(scores, limits[0], limits[1].index_select(0, nodes))
+        if is_complete:
+            tokens = torch.full_like(input_ids[:, :1], self.eos_token_id)
+        else:
+            # A token that is repeated would get its gradient as often.
+            tokens = None if scores.requires_grad else lookup.tokens_after(depth, nodes)
+        if tokens is None:
+            nodes = lookup.to_torch(nodes)
+            return self._keep_uneven(scores, depth, nodes if found is None else nodes.where(found, -1))
+        kept = scores.gather(-1, tokens)
+        if found is not None:
+            kept = kept.where(found.unsqueeze(-1), -torch.inf)
+        return self._forbid(scores).scatter_(-1, tokens, kept)
+
+    def _forbid(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.fill_(-torch.inf) if self.inplace else torch.full_like(scores, -torch.inf)
+
+    def _lower(self, scores: torch.Tensor, first: int, limits: torch.Tensor) -> torch.Tensor:
+        """Lowers the scores of the tokens from `first` on to their limits, and all others to -inf; NaN stays NaN."""
+        if limits.dtype != scores.dtype:
+            limits = limits.to(scores.dtype)
+        if limits.shape[-1] == scores.shape[-1]:
+            return torch.minimum(scores, limits, out=scores if self.inplace else None)
+        last = first + limits.shape[-1]
+        if self.inplace:
+            scores[:, :first].fill_(-torch.inf)
+            scores[:, last:].fill_(-torch.inf)
+            target = scores
+        else:
+            target = torch.full_like(scores, -torch.inf)
+        if scores.requires_grad:
+            target[:, first:last] = torch.minimum(scores[:, first:last], limits)
+        else:
+            torch.minimum(scores[:, first:last], limits, out=target[:, first:last])
+        return target
+
+    def _keep_uneven(self, scores: torch.Tensor, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        """Keeps the scores of children, where padding them to the node with the most would be a waste."""
+        first, stop = self.table.child_range(depth, nodes)
+        degree = stop - first
+        row = torch.arange(len(nodes), device=nodes.device).repeat_interleave(degree)
+        children = torch.arange(len(row), device=nodes.device) + (first - (degree.cumsum(0) - degree))[row]
+        place = row * scores.shape[-1] + self.table.last_tokens(depth + 1, children)
+        kept = scores.take(place)
+        return self._forbid(scores).put_(place, kept)

@@ -23,6 +23,12 @@ from .retrieval import RetrievalResult, check_fingerprint, get_trained_setting, 
 __all__ = ["GenerativeRetrievalPipeline"]
 
 TASK = "generative-retrieval"
+# Of a call; those that name items are brought to the type of the catalog's ids.
+ITEM_PARAMETERS = ("exclude", "candidates", "unseen_items")
+PARAMETERS = {
+    *("top_k", "exclude_history", "num_beams", "max_history", "user_ids", "temperature", "seed", "unseen_fraction"),
+    *("timings", *ITEM_PARAMETERS),
+}
 
 
 class _RetrieverName:
@@ -67,6 +73,11 @@ class GenerativeRetrievalPipeline(Pipeline):
             Number of histories searched at once.
         kwargs:
             What other pipelines take (`device`, `task`), and what a call takes, as defaults.
+
+    Attributes:
+        timings (`dict[str, float]` or `None`):
+            Milliseconds of each stage in the last call with `timings=True`, as in [`RetrievalResult`]; of an iterator,
+            in the last batch.
 
     Raises:
         `FileNotFoundError`: No `catalog` is given, and there is none beside the model.
@@ -115,6 +126,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         super().__init__(model, tokenizer, *args, batch_size=batch_size, **kwargs)
         self.catalog = catalog
         self.prefix_table = PrefixTable.from_catalog(catalog, tokenizer).to(self.device)
+        self.timings = None
 
     def __call__(self, inputs, **kwargs) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """
@@ -128,8 +140,9 @@ class GenerativeRetrievalPipeline(Pipeline):
                 Number of items.
             exclude_history (`bool`, *optional*, defaults to `True`):
                 Whether to leave out items of the history.
-            num_beams (`int`, *optional*):
-                Width of the beam search. Defaults to 50, or `top_k` if that is more.
+            num_beams (`int`, `list[int]` or `str`, *optional*):
+                Width of the beam search, one for each level, or `"all"`. Defaults to 50, or `top_k` if that is more or
+                a `temperature` is given.
             max_history (`int`, *optional*):
                 Number of most recent items that the model reads. Defaults to what it was trained with, if it says so
                 in `config.semantic_id_max_history`, or else to 20.
@@ -137,6 +150,16 @@ class GenerativeRetrievalPipeline(Pipeline):
                 The user, or one for each history, for a model that was trained with user tokens.
             batch_size (`int`, *optional*):
                 Number of histories searched at once.
+            exclude (`list`, *optional*):
+                Items to leave out: item ids for all histories, or a list of them for each.
+            candidates (`list[str]` or `list[int]`, *optional*):
+                The only items to choose from.
+            temperature, seed (*optional*):
+                Draw items instead of taking the best ones, as in [`retrieve`].
+            unseen_items, unseen_fraction (*optional*):
+                Items that the model never saw in training, and their share of a list, as in [`retrieve`].
+            timings (`bool`, *optional*):
+                Whether to measure how long each stage takes: see the attribute `timings`.
 
         Returns:
             `list[dict]` for one history, a list of those for several, an iterator over those for an iterator or a
@@ -163,9 +186,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **parameters):
-        allowed = {"top_k", "exclude_history", "num_beams", "max_history", "user_ids"}
-        if unknown := parameters.keys() - allowed:
-            raise TypeError(f"The pipeline {TASK!r} doesn't take {sorted(unknown)}; it takes {sorted(allowed)}.")
+        if unknown := parameters.keys() - PARAMETERS:
+            raise TypeError(f"The pipeline {TASK!r} doesn't take {sorted(unknown)}; it takes {sorted(PARAMETERS)}.")
         return {}, parameters, {}
 
     def get_iterator(
@@ -176,6 +198,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             chunks = [inputs]
         elif "user_ids" in forward_params:
             raise ValueError("`user_ids` can't be given for an iterator or a Dataset; give lists.")
+        elif not all(isinstance(item, str | int) for item in forward_params.get("exclude") or ()):
+            raise ValueError("`exclude` can't hold a list for each history of an iterator or a Dataset; give lists.")
         else:
             chunks = _chunks(inputs, batch_size)
         for chunk in chunks:
@@ -191,10 +215,17 @@ class GenerativeRetrievalPipeline(Pipeline):
                 f"`inputs` must hold a list of item ids for each user, got a row with the columns {list(row)}. Give "
                 "the column of histories alone, such as `dataset['history']`."
             )
+        return {"histories": self._catalog_ids(histories)}
+
+    def _catalog_ids(self, items: Sequence) -> list:
+        """Item ids, or lists of them, with every id of the catalog's type."""
         to_catalog_id = _as_int if isinstance(self.catalog.item_ids[0], int) else str
-        return {"histories": [[to_catalog_id(item) for item in history] for history in histories]}
+        return [to_catalog_id(item) if isinstance(item, str | int) else self._catalog_ids(item) for item in items]
 
     def _forward(self, model_inputs: dict[str, Any], **parameters) -> dict[str, RetrievalResult]:
+        for name in ITEM_PARAMETERS:
+            if parameters.get(name) is not None:
+                parameters[name] = self._catalog_ids(parameters[name])
         result = retrieve(
             self.model,
             self.tokenizer,
@@ -203,6 +234,8 @@ class GenerativeRetrievalPipeline(Pipeline):
             prefix_table=self.prefix_table,
             **parameters,
         )
+        if result.timings is not None:
+            self.timings = result.timings
         return {"result": result}
 
     def postprocess(self, model_outputs: dict[str, RetrievalResult]) -> list[list[dict[str, Any]]]:

@@ -1,15 +1,23 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The prefix tree of a catalog's semantic IDs as flat tensors: which code may follow which prefix."""
 
+import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import InvalidCodesError
+from ..errors import FingerprintMismatchError, InvalidCodesError
+from ..hub import find_files, read_json
 from ..semantic_ids.catalog import SemanticIdCatalog
+from ..semantic_ids.serialization import CONFIG_FILE
 from ..tokenization.tokenization_semantic_id import semantic_id_token_ids
+from .prefix_lookup import PrefixLookup
+from .table_file import TABLE_FILE, TableParts, read_table, write_table
+from .tree_levels import build_tree, packed_sizes, pick, unpack
 
 
 __all__ = ["Children", "PrefixTable"]
@@ -39,7 +47,9 @@ class PrefixTable:
     a child's number is its position. The root is node 0 of depth 0; the nodes of depth `num_levels` are the leaves,
     one for each distinct semantic ID. A leaf may name several items, held in the catalog's order.
 
-    Memory is about 24 bytes a node; building is a sort a level, without a Python loop over items.
+    10 million items of 3 x 8192 codes take 10 bytes an item, of which 4 are the item's row. Building is one sort of
+    all items; a catalog that has changed gets a new table, which nothing that runs has to be restarted for. Items that
+    are out for a while are left out with [`~PrefixTable.restrict`].
 
     Args:
         codes (`torch.LongTensor` of shape `(num_items, num_levels)`):
@@ -66,47 +76,56 @@ class PrefixTable:
     tensor([ 0, -1,  1])
     >>> table.items(torch.tensor([1]))  # items 0 and 2 share the semantic ID (0, 1)
     (tensor([0, 2]), tensor([2]))
+    >>> table.restrict(torch.tensor([1, 2])).items(torch.tensor([0, 1]))  # items 1 and 2 alone
+    (tensor([2, 1]), tensor([1, 1]))
 
     ```
     """
 
     def __init__(self, codes: torch.Tensor, codebook_sizes: Sequence[int], token_ids: torch.Tensor | None = None):
         codes = torch.as_tensor(codes)
-        self.fingerprint: str | None = None  # of the catalog, where it was built from one
-        self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
-        self.num_levels = len(self.codebook_sizes)
-        _validate(codes, self.codebook_sizes)
-        codes = codes.to(torch.int64)
-        num_codes = sum(self.codebook_sizes)
+        codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        _validate(codes, codebook_sizes)
+        num_codes = sum(codebook_sizes)
         token_ids = torch.arange(num_codes) if token_ids is None else torch.as_tensor(token_ids).to(torch.int64)
         if token_ids.shape != (num_codes,):
             raise ValueError(
                 f"`token_ids` must hold one token for each of the {num_codes} codes of `codebook_sizes` "
-                f"{self.codebook_sizes}, but its shape is {tuple(token_ids.shape)}."
+                f"{codebook_sizes}, but its shape is {tuple(token_ids.shape)}."
             )
         if token_ids.min() < 0 or token_ids.unique().numel() != num_codes:
             raise ValueError("`token_ids` must be non-negative and all different: one atomic token for each code.")
-        token_ids = token_ids.to(codes.device)
+        tree = build_tree(codes.to(torch.int64), codebook_sizes)
+        self._set(TableParts(codebook_sizes, None, len(codes), token_ids.to(codes.device), *tree))
 
-        # node[i] is the number of item i's prefix; sorting node * K + code refines the order by one level.
-        node = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
-        num_nodes, offset = 1, 0
-        self._keys, self._child_start, self._child_tokens = [], [], []
-        for level, size in enumerate(self.codebook_sizes):
-            keys, node = torch.unique(node * size + codes[:, level], return_inverse=True)
-            parents = torch.arange(num_nodes + 1, device=codes.device)
-            self._keys.append(keys)
-            self._child_start.append(torch.searchsorted(keys, parents * size))
-            self._child_tokens.append(token_ids[offset + keys % size])
-            num_nodes, offset = len(keys), offset + size
+    def _set(self, parts: TableParts) -> None:
+        self._parts = parts
+        self.codebook_sizes = parts.codebook_sizes
+        self.num_levels = len(parts.codebook_sizes)
+        self.fingerprint: str | None = parts.fingerprint  # of the catalog, where it was built from one
+        self.token_ids = parts.token_ids
+        self._order, self._names, self._ranges = parts.order, parts.names, parts.ranges
+        self._packed_sizes = packed_sizes(self.codebook_sizes, self._ranges)
+        self._level_tokens = self.token_ids.split(self.codebook_sizes)
 
-        self.token_ids = token_ids
-        self._leaf_items = torch.argsort(node, stable=True)
-        counts = torch.bincount(node, minlength=num_nodes)
-        self._leaf_start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        # token id -> index of the code, -1 where the token is no code
-        self._code_of_token = torch.full((int(token_ids.max()) + 1,), -1, dtype=torch.int64, device=codes.device)
-        self._code_of_token[token_ids] = torch.arange(num_codes, device=codes.device)
+    @cached_property
+    def step_lookup(self) -> PrefixLookup:
+        """What a logits processor asks; made when first used."""
+        return PrefixLookup(self._parts)
+
+    @cached_property
+    def _leaf_of_row(self) -> torch.Tensor:
+        # One place more, at the end: a negative row is read there.
+        leaves = torch.full((self._parts.num_rows + 1,), -1, dtype=self._order.dtype, device=self.device)
+        position = torch.arange(self.num_items, dtype=self._order.dtype, device=self.device)
+        leaves[self._order.long()] = self._ranges[-1].node_of(position).to(leaves.dtype)
+        return leaves
+
+    @classmethod
+    def _of(cls, parts: TableParts) -> "PrefixTable":
+        table = object.__new__(cls)
+        table._set(parts)
+        return table
 
     @classmethod
     def from_catalog(cls, catalog: SemanticIdCatalog, tokenizer: PreTrainedTokenizerBase) -> "PrefixTable":
@@ -119,40 +138,154 @@ class PrefixTable:
         """
         token_ids = semantic_id_token_ids(tokenizer, catalog.layout)
         table = cls(catalog.codes, catalog.layout.codebook_sizes, token_ids)
-        table.fingerprint = catalog.fingerprint
+        table._set(table._parts._replace(fingerprint=catalog.fingerprint))
         return table
+
+    def save_pretrained(self, save_directory: str | os.PathLike) -> None:
+        """
+        Saves the table, with its token ids, as `prefix_table.safetensors`.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder to write to, made if there is none: that of the catalog, its model and its tokenizer.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(folder / TABLE_FILE, self._parts._replace(fingerprint=self.fingerprint))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *,
+        catalog: SemanticIdCatalog | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+    ) -> "PrefixTable":
+        """
+        Maps a saved table into memory, in no time: what isn't used isn't read.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                A folder that [`~PrefixTable.save_pretrained`] wrote to, or the id of a repository on the Hub.
+            catalog (`SemanticIdCatalog`, *optional*):
+                The catalog that the table must be of. Defaults to the one beside it, if there is one.
+            revision (`str`, *optional*):
+                Branch, tag or commit of the repository.
+            token (`str` or `bool`, *optional*):
+                Token of the Hub, by default the one that `hf auth login` stored.
+            cache_dir (`str` or `os.PathLike`, *optional*):
+                Folder to keep downloads in.
+            local_files_only (`bool`, *optional*, defaults to `False`):
+                Whether to look into the cache only.
+
+        Returns:
+            [`PrefixTable`]: on the CPU.
+
+        Raises:
+            [`CorruptCatalogError`]: The file is truncated, or of an unknown format.
+            [`FingerprintMismatchError`]: The table is of another catalog.
+            `FileNotFoundError`: There is no table.
+            [`HubError`]: The Hub can't be reached, or refuses.
+        """
+        (path,) = find_files(
+            pretrained_model_name_or_path,
+            (TABLE_FILE,),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        parts = read_table(path)
+        beside = read_json(Path(path).with_name(CONFIG_FILE))
+        if catalog is not None or beside:
+            fingerprint = catalog.fingerprint if catalog is not None else beside.get("fingerprint")
+            if parts.fingerprint != fingerprint:
+                raise FingerprintMismatchError(
+                    f"{path} was built from a catalog with the fingerprint {parts.fingerprint!r}, but "
+                    f"{'`catalog`' if catalog is not None else 'the catalog beside it'} has {fingerprint!r}. Build it "
+                    "anew with `PrefixTable.from_catalog(catalog, tokenizer)`."
+                )
+        return cls._of(parts)
 
     @property
     def num_items(self) -> int:
-        """Number of items that the table was built from."""
-        return len(self._leaf_items)
+        """Number of items that the table holds."""
+        return len(self._order)
 
     @property
     def num_leaves(self) -> int:
         """Number of distinct semantic IDs."""
-        return len(self._keys[-1])
+        return self._ranges[-1].num_nodes
 
     @property
     def device(self) -> torch.device:
         """Device of the table's tensors."""
         return self.token_ids.device
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the table: what is saved, and held on its device, without what use derives from it."""
+        tensors = [self.token_ids, self._order, *self._names, *(ranges.store for ranges in self._ranges)]
+        return sum(tensor.nbytes for tensor in tensors)
+
     def num_nodes(self, depth: int) -> int:
         """Number of distinct prefixes of `depth` codes."""
-        return 1 if depth == 0 else len(self._keys[depth - 1])
+        return self._ranges[depth].num_nodes
+
+    def max_degree(self, depth: int) -> int:
+        """The most children that a node of one depth has."""
+        return self._ranges[depth].max_degree
+
+    def level_tokens(self, depth: int) -> torch.Tensor:
+        """Token ids of all codes of the level that follows `depth` codes, legal somewhere or not."""
+        return self._level_tokens[depth]
 
     def to(self, device: torch.device | str) -> "PrefixTable":
         """Returns the table on `device`; itself if it is already there."""
         if torch.device(device) == self.device:
             return self
-        table = object.__new__(PrefixTable)
-        for name, value in vars(self).items():
-            if isinstance(value, torch.Tensor):
-                value = value.to(device)
-            elif isinstance(value, list):
-                value = [tensor.to(device) for tensor in value]
-            setattr(table, name, value)
-        return table
+        parts = self._parts
+        return self._of(
+            parts._replace(
+                fingerprint=self.fingerprint,
+                token_ids=parts.token_ids.to(device),
+                order=parts.order.to(device),
+                names=[names.to(device) for names in parts.names],
+                ranges=[ranges.map(lambda store: store.to(device)) for ranges in parts.ranges],
+            )
+        )
+
+    def restrict(self, rows: torch.Tensor) -> "PrefixTable":
+        """
+        The table of some items alone, made as a new one is; items keep their rows in the whole catalog.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(num,)`):
+                Rows of the catalog, in any order.
+
+        Returns:
+            [`PrefixTable`]: with this table's fingerprint and token ids, and leaves numbered anew.
+
+        Raises:
+            `ValueError`: `rows` are none, or not all in the table.
+        """
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device).unique()
+        if len(rows) == 0 or rows[0] < 0 or rows[-1] >= self._parts.num_rows:
+            given = f"{len(rows)} from {int(rows[0])} to {int(rows[-1])}" if len(rows) else "none"
+            raise ValueError(f"`rows` must be one or more rows of the catalog of {self._parts.num_rows}, got {given}.")
+        leaves = self.leaves_of(rows)
+        if (leaves < 0).any():
+            missing = rows[leaves < 0]
+            raise ValueError(f"`rows` hold {len(missing)} that the table doesn't: {missing[:5].tolist()}.")
+        # Neighbours in the tree are neighbours in memory.
+        leaves, order = leaves.sort(stable=True)
+        rows = rows[order]
+        order, names, ranges = build_tree(self.leaf_codes(leaves), self.codebook_sizes)
+        order = rows[order].to(self._order.dtype)
+        return self._of(self._parts._replace(fingerprint=self.fingerprint, order=order, names=names, ranges=ranges))
 
     def children(self, depth: int, nodes: torch.Tensor) -> Children:
         """
@@ -165,15 +298,29 @@ class PrefixTable:
         Returns:
             `Children`: padded to the largest number of children that one of `nodes` has (at least 1).
         """
-        alive = nodes >= 0
-        nodes = nodes.clamp(min=0)
-        start = self._child_start[depth][nodes]
-        degree = (self._child_start[depth][nodes + 1] - start) * alive
+        first, degree = self._child_range(depth, nodes)
         width = max(int(degree.max()), 1) if degree.numel() else 1
         position = torch.arange(width, device=nodes.device)
         legal = position < degree.unsqueeze(-1)
-        child = (start.unsqueeze(-1) + position) * legal
-        return Children(nodes=child, tokens=self._child_tokens[depth][child], legal=legal)
+        child = (first.unsqueeze(-1) + position).mul_(legal)
+        return Children(nodes=child, tokens=self.last_tokens(depth + 1, child), legal=legal)
+
+    def child_range(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """First child of each of `nodes`, and the number after its last; the same for a negative node."""
+        first, degree = self._child_range(depth, nodes)
+        return first, first + degree
+
+    def degrees(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        """Number of children of nodes of one depth; 0 for a negative node."""
+        return self._child_range(depth, nodes)[1]
+
+    def parent(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        """Node of depth `depth - 1` that each of `nodes` continues; -1 for a negative node."""
+        return torch.where(nodes >= 0, self._ranges[depth - 1].node_of(nodes.clamp(min=0)), -1)
+
+    def last_tokens(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        """Token id of the last code of each of `nodes`, which are of one depth from 1 on and not negative."""
+        return pick(self._level_tokens[depth - 1], self._last_codes(depth, nodes))
 
     def lookup(self, prefixes: torch.Tensor) -> torch.Tensor:
         """
@@ -188,19 +335,9 @@ class PrefixTable:
         """
         if prefixes.shape[-1] > self.num_levels:
             raise ValueError(f"`prefixes` hold {prefixes.shape[-1]} tokens, but a semantic ID has {self.num_levels}.")
-        prefixes = prefixes.long()
-        known = prefixes.clamp(min=0, max=len(self._code_of_token) - 1)
-        codes = torch.where(known == prefixes, self._code_of_token[known], -1)
-        node = torch.zeros(prefixes.shape[0], dtype=torch.int64, device=prefixes.device)
-        offset = 0
-        for level in range(prefixes.shape[-1]):
-            size, keys = self.codebook_sizes[level], self._keys[level]
-            code = codes[:, level] - offset
-            key = torch.where((node >= 0) & (code >= 0) & (code < size), node * size + code, -1)
-            found = torch.searchsorted(keys, key).clamp(max=len(keys) - 1)
-            node = torch.where(keys[found] == key, found, -1)
-            offset += size
-        return node
+        nodes, found = self.step_lookup.find(prefixes)
+        nodes = self.step_lookup.to_torch(nodes)
+        return nodes if found is None else nodes.where(found, -1)
 
     def leaf_codes(self, leaves: torch.Tensor) -> torch.Tensor:
         """
@@ -212,12 +349,12 @@ class PrefixTable:
         Returns:
             `torch.LongTensor` of shape `(..., num_levels)`.
         """
-        node, codes = leaves.clamp(min=0), []
-        for size, keys in zip(reversed(self.codebook_sizes), reversed(self._keys), strict=True):
-            key = keys[node]
-            codes.append(key % size)
-            node = key // size
-        return torch.where((leaves >= 0).unsqueeze(-1), torch.stack(codes[::-1], dim=-1), -1)
+        nodes, codes = leaves.clamp(min=0).reshape(-1), []
+        for depth in range(self.num_levels, 0, -1):
+            codes.append(self._last_codes(depth, nodes).long())
+            nodes = self._ranges[depth - 1].node_of(nodes)
+        codes = torch.stack(codes[::-1], dim=-1).view(*leaves.shape, self.num_levels)
+        return torch.where((leaves >= 0).unsqueeze(-1), codes, -1)
 
     def leaf_tokens(self, leaves: torch.Tensor) -> torch.Tensor:
         """Token ids of leaves: as `leaf_codes`, of shape `(..., num_levels)`, -1 for a negative leaf."""
@@ -236,14 +373,32 @@ class PrefixTable:
             `tuple`: catalog rows of the items, leaf after leaf and in the catalog's order within a leaf, and how many
             rows each leaf has, of shape `(num,)`.
         """
-        alive = leaves >= 0
-        leaves = leaves.clamp(min=0)
-        start = self._leaf_start[leaves]
-        counts = (self._leaf_start[leaves + 1] - start) * alive
+        first, counts = self._child_range(self.num_levels, leaves)
         # position of each row within the concatenation, shifted to where its leaf's items begin
-        shift = start - (counts.cumsum(0) - counts)
+        shift = first - (counts.cumsum(0) - counts)
         position = torch.arange(int(counts.sum()), device=leaves.device)
-        return self._leaf_items[position + shift.repeat_interleave(counts)], counts
+        return self._order[position + shift.repeat_interleave(counts)].long(), counts
+
+    def leaves_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """
+        Leaf of each item; the first call makes a table of 4 bytes an item.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(...)`): Rows of the catalog; a negative number is no item.
+
+        Returns:
+            `torch.LongTensor` of shape `(...)`: leaf numbers, -1 where the table doesn't hold the item.
+        """
+        return self._leaf_of_row[rows.clamp(min=-1)].long()
+
+    def _child_range(self, depth: int, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """First child of each of `nodes`, and how many it has, which is 0 for a negative node."""
+        first, last = self._ranges[depth].of(nodes.clamp(min=0))
+        first, last = first.long(), last.long()
+        return first, (last - first).add_(1).mul_(nodes >= 0)
+
+    def _last_codes(self, depth: int, nodes: torch.Tensor) -> torch.Tensor:
+        return unpack(pick(self._names[depth - 1], nodes), self._packed_sizes[depth - 1])
 
 
 def _validate(codes: torch.Tensor, codebook_sizes: tuple[int, ...]) -> None:
@@ -258,10 +413,13 @@ def _validate(codes: torch.Tensor, codebook_sizes: tuple[int, ...]) -> None:
         raise InvalidCodesError(f"`codes` must be integers, got {codes.dtype}.")
     if len(codes) == 0:
         raise InvalidCodesError("`codes` is empty: a prefix table needs at least one item.")
+    # Level by level: a mask of all codes would take as much memory as the table.
+    ends = [codes[:, level].aminmax() for level in range(len(codebook_sizes))]
+    if all(least >= 0 and most < size for (least, most), size in zip(ends, codebook_sizes, strict=True)):
+        return
     outside = (codes < 0) | (codes >= torch.tensor(codebook_sizes, device=codes.device))
-    if outside.any():
-        row, level = (int(index) for index in outside.nonzero()[0])
-        raise InvalidCodesError(
-            f"`codes` hold {int(outside.sum())} values outside their codebook; the first is {int(codes[row, level])} "
-            f"in row {row}, level {level}, whose codebook has {codebook_sizes[level]} codes."
-        )
+    row, level = (int(index) for index in outside.nonzero()[0])
+    raise InvalidCodesError(
+        f"`codes` hold {int(outside.sum())} values outside their codebook; the first is {int(codes[row, level])} "
+        f"in row {row}, level {level}, whose codebook has {codebook_sizes[level]} codes."
+    )

@@ -1,22 +1,18 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """From users' histories to ranked items of a catalog."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import FingerprintMismatchError, UnsatisfiableRequestError
+from ..errors import FingerprintMismatchError, InvalidSequencesError, UnsatisfiableRequestError
 from ..semantic_ids import SemanticIdCatalog
-from ..tokenization import HistoryEncoder
-from .beam_search import BeamSearchOutput, constrained_beam_search
+from .history_search import CatalogRanking, Clock, Excluded, HistorySearch
 from .prefix_table import PrefixTable
 
 
@@ -24,21 +20,8 @@ __all__ = ["CatalogRanking", "RetrievalResult", "rank_catalog", "retrieve"]
 
 DEFAULT_NUM_BEAMS = 50
 DEFAULT_MAX_HISTORY = 20
-
-
-class CatalogRanking(NamedTuple):
-    """
-    Items that a beam search reached, best first.
-
-    Attributes:
-        rows (`torch.LongTensor` of shape `(num_histories, width)`):
-            Rows of the catalog; -1 after the last item. No item occurs twice for a history.
-        scores (`torch.FloatTensor` of shape `(num_histories, width)`):
-            Log-probability of the item's semantic ID; -inf after the last item.
-    """
-
-    rows: torch.Tensor
-    scores: torch.Tensor
+# Prefixes that the model reads at once where every semantic ID is scored.
+CATALOG_PREFIXES = 1 << 14
 
 
 @dataclass
@@ -48,13 +31,18 @@ class RetrievalResult:
 
     Args:
         item_ids (`list[list[str]]` or `list[list[int]]`):
-            `top_k` items of each history, best first.
+            `top_k` items of each history, best first; unseen ones, where they are asked for, after all others.
         scores (`list[list[float]]`):
             Log-probability of each item's semantic ID. Items that share a semantic ID have the same.
+        timings (`dict[str, float]`, *optional*):
+            Milliseconds that the call spent on each stage, over all batches: `encode` (checks, and histories to
+            tokens), `prefill` (the model reads the histories), `search` (the beams) and `items` (from semantic IDs to
+            lists of items). `None` unless asked for.
     """
 
     item_ids: list[list[str]] | list[list[int]]
     scores: list[list[float]]
+    timings: dict[str, float] | None = None
 
 
 def retrieve(
@@ -64,20 +52,29 @@ def retrieve(
     histories: Sequence[Sequence[str]] | Sequence[Sequence[int]],
     top_k: int = 10,
     exclude_history: bool = True,
-    num_beams: int | None = None,
+    num_beams: int | Sequence[int] | str | None = None,
     batch_size: int = 64,
     user_ids: Sequence[str | int] | None = None,
     max_history: int | None = None,
     prefix_table: PrefixTable | None = None,
     show_progress: bool = False,
+    *,
+    exclude: Sequence | None = None,
+    candidates: Sequence[str] | Sequence[int] | None = None,
+    temperature: float | Sequence[float | None] | None = None,
+    seed: int | None = None,
+    unseen_items: Sequence[str] | Sequence[int] | None = None,
+    unseen_fraction: float = 0.0,
+    timings: bool = False,
 ) -> RetrievalResult:
     """
     Recommends items of a catalog to users.
 
     A constrained beam search over the catalog's semantic IDs ranks items by the log-probability of their semantic ID;
-    items that share one follow each other in the catalog's order. Every list is full: where seen items leave fewer
-    than `top_k`, the search is repeated for that history with twice the beams, up to all semantic IDs. Nothing of the
-    model's generation config is used. The model is put into eval mode meanwhile.
+    items that share one follow each other in the catalog's order. What is excluded is no part of the search, so that
+    it takes up no beams and every list is full; only where fewer beams than `top_k` are asked for, the search may have
+    to be repeated for a history with twice the beams. Nothing of the model's generation config is used. The model is
+    put into eval mode meanwhile.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -92,9 +89,10 @@ def retrieve(
             Number of items a history.
         exclude_history (`bool`, *optional*, defaults to `True`):
             Whether to leave out items of the history, all of it and not only what `max_history` lets the model read.
-        num_beams (`int`, *optional*):
-            Width of the beam search. Defaults to 50, or `top_k` if that is more. More beams find likely items whose
-            first codes are unlikely, at a cost in proportion.
+        num_beams (`int`, `Sequence[int]` or `str`, *optional*):
+            Width of the beam search, or one width for each level, or `"all"` to score every semantic ID of a small
+            catalog. Defaults to 50, or `top_k` if that is more or a `temperature` is given. More beams find likely
+            items whose first codes are unlikely, at a cost in proportion.
         batch_size (`int`, *optional*, defaults to 64):
             Number of histories searched at once.
         user_ids (`Sequence[str | int]`, *optional*):
@@ -103,18 +101,42 @@ def retrieve(
             Number of most recent items that the model reads. Defaults to what it was trained with, if it says so in
             `config.semantic_id_max_history`, or else to 20.
         prefix_table ([`PrefixTable`], *optional*):
-            `PrefixTable.from_catalog(catalog, tokenizer)`, made once for many calls.
+            `PrefixTable.from_catalog(catalog, tokenizer)`, made once for many calls; or what its `restrict` made of
+            it, for many calls with the same `candidates`.
         show_progress (`bool`, *optional*, defaults to `False`):
             Whether to show a progress bar over batches.
+        exclude (`Sequence`, *optional*):
+            Items to leave out, such as those out of stock: item ids for all histories, or a list of them for each. A
+            semantic ID that several items share stays open until all of them are excluded.
+        candidates (`Sequence[str]` or `Sequence[int]`, *optional*):
+            The only items to choose from, for all histories.
+        temperature (`float` or `Sequence[float | None]`, *optional*):
+            Draw continuations instead of taking the best ones, at this temperature; one for each level, with `None`
+            for levels that aren't drawn. They are drawn without replacement
+            ([stochastic beam search](https://huggingface.co/papers/1903.06059)), so that lists stay full and hold no
+            item twice. A list is sorted by the model's own log-probabilities.
+        seed (`int`, *optional*):
+            Seed of the draws. The same call with the same seed gives the same lists.
+        unseen_items (`Sequence[str]` or `Sequence[int]`, *optional*):
+            Items of the catalog that the model never saw in training, which enter it by encoding alone (TIGER's
+            section 4.3). They are ranked among themselves, by the codes that their embedding got, without the level
+            that only numbers items of equal codes. What the model learnt is that codes which it never saw together are
+            unlikely: so each code is scored against those that other unseen items have in its place, and the scores of
+            unseen items can't be compared with those of others.
+        unseen_fraction (`float`, *optional*, defaults to 0):
+            The share of a list that the best unseen items get, rounded down to whole items: TIGER's ε. They stand in
+            its last places, fewer if there aren't as many.
+        timings (`bool`, *optional*, defaults to `False`):
+            Whether to measure how long each stage takes.
 
     Returns:
         [`RetrievalResult`]
 
     Raises:
-        [`UnsatisfiableRequestError`]: `top_k` is more than the catalog has, or than a history leaves of it.
+        [`UnsatisfiableRequestError`]: `top_k` is more than the catalog has, or than is left of it for a history.
         [`FingerprintMismatchError`]: The model wasn't trained on this catalog, or doesn't say.
         [`InvalidSequencesError`]: A history is empty.
-        [`UnknownItemError`]: An item of a history isn't in the catalog.
+        [`UnknownItemError`]: An item of a history, or of another argument, isn't in the catalog.
         `ValueError`: Another argument is out of range.
 
     Example:
@@ -143,43 +165,56 @@ def retrieve(
         raise UnsatisfiableRequestError(
             f"`top_k` is {top_k}, but the catalog has only {len(catalog)} items. Ask for fewer."
         )
-    num_beams = max(DEFAULT_NUM_BEAMS, top_k) if num_beams is None else num_beams
-    search = _Search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
-    seen = _seen_items(catalog, histories) if exclude_history else torch.empty(0, dtype=torch.int64)
-    num_left = len(catalog) - torch.bincount(seen // len(catalog), minlength=len(histories))
-    if (num_left < top_k).any():
-        row = int((num_left < top_k).nonzero()[0])
-        raise UnsatisfiableRequestError(
-            f"`top_k` is {top_k}, but history {row} leaves only {int(num_left[row])} of the catalog's {len(catalog)} "
-            "items. Ask for fewer, or set `exclude_history=False`."
-        )
+    if not 0 <= unseen_fraction <= 1:
+        raise ValueError(f"`unseen_fraction` must be between 0 and 1, got {unseen_fraction}.")
+    if unseen_fraction > 0 and unseen_items is None:
+        raise ValueError("`unseen_fraction` is given, but no `unseen_items`: name the items that it is about.")
+    if num_beams is None:
+        num_beams = top_k if temperature is not None else max(DEFAULT_NUM_BEAMS, top_k)
+    clock = Clock(model.device if timings else None)
+    with clock("encode"):
+        search = open_search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table, clock)
+        lists, for_all = _lists_to_exclude(histories, exclude_history, exclude)
+        if len(for_all) * len(histories) <= len(catalog):  # few: they are left out history by history
+            lists, for_all = [[*items, *for_all] for items in lists], []
+        excluded = _pairs(catalog, lists)
+        table, unseen = search.table, torch.empty(0, dtype=torch.int64)
+        if candidates is not None or unseen_items is not None or for_all:
+            seen, unseen = _choices(table, catalog, candidates, for_all, unseen_items)
+            table = table.restrict(seen) if len(seen) else None
+        # Two kinds of places: for items that training saw, which are all of them by default, and for unseen ones.
+        excluded_unseen = excluded.renumbered(unseen)
+        num_unseen = len(unseen) - excluded_unseen.count(len(histories))
+        # 0.3 * 10 may be 2.9999999999999996, and is 3 places.
+        num_unseen = num_unseen.clamp(max=int(unseen_fraction * top_k + 1e-9))
+        num_seen, num_left = top_k - num_unseen, torch.zeros_like(num_unseen)
+        if table is not None:
+            excluded = excluded.within(table)
+            num_left = table.num_items - excluded.count(len(histories))
+        _refuse_too_few(top_k, num_seen, num_left, len(catalog))
 
-    rows = torch.empty(len(histories), top_k, dtype=torch.int64)
-    scores = torch.empty(len(histories), top_k)
-    pending = torch.arange(len(histories))
-    width, batch = num_beams, batch_size
-    while len(pending):
-        ranking = search(pending, width, top_k, batch, show_progress)
-        # A pair of history and item is one number, so that one look-up finds all seen items.
-        keep = (ranking.rows >= 0) & ~torch.isin(pending.unsqueeze(-1) * len(catalog) + ranking.rows, seen)
-        full = keep.sum(dim=-1) >= top_k
-        if full.any():
-            best = (~keep[full]).to(torch.int8).argsort(dim=-1, stable=True)[:, :top_k]
-            rows[pending[full]] = ranking.rows[full].gather(-1, best)
-            scores[pending[full]] = ranking.scores[full].gather(-1, best)
-        pending = pending[~full]
-        if len(pending) and width >= search.table.num_leaves:
-            raise UnsatisfiableRequestError(
-                f"The model gives a probability of 0 to so many semantic IDs that history {int(pending[0])} can't get "
-                f"`top_k`={top_k} items."
-            )
-        # As many beams in a batch as before: memory stays the same.
-        width = min(2 * width, search.table.num_leaves)
-        batch = max(1, batch_size * num_beams // width)
-    item_ids = catalog.item_ids
-    return RetrievalResult(
-        item_ids=[[item_ids[row] for row in ranked] for ranked in rows.tolist()], scores=scores.tolist()
-    )
+    generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
+    options = {"num_beams": num_beams, "temperature": temperature, "generator": generator}
+    options |= {"batch_size": batch_size, "show_progress": show_progress}
+    rows = torch.full((len(histories), top_k), -1)
+    scores = torch.full((len(histories), top_k), -torch.inf)
+    places = torch.arange(top_k)
+    if num_seen.any():
+        taken = places < num_seen.unsqueeze(-1)
+        rows[taken], scores[taken] = _fill(search, table, num_seen, excluded, options)
+    if num_unseen.any():
+        table = _table_without_suffix(search, catalog, unseen)
+        options["normalization"] = "legal"
+        for name in ("num_beams", "temperature"):
+            if isinstance(options[name], list | tuple):  # one for each level
+                options[name] = options[name][: table.num_levels]
+        taken = places >= num_seen.unsqueeze(-1)
+        numbers, scores[taken] = _fill(search, table, num_unseen, excluded_unseen, options)
+        rows[taken] = unseen[numbers]
+    with clock("items"):
+        item_ids = catalog.item_ids
+        lists = [[item_ids[row] for row in ranked] for ranked in rows.tolist()]
+    return RetrievalResult(item_ids=lists, scores=scores.tolist(), timings=clock.milliseconds)
 
 
 def rank_catalog(
@@ -211,83 +246,151 @@ def rank_catalog(
     Raises:
         [`FingerprintMismatchError`], [`InvalidSequencesError`], [`UnknownItemError`], `ValueError`: As [`retrieve`].
     """
-    search = _Search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
-    return search(torch.arange(len(histories)), num_beams, num_beams, batch_size, show_progress)
+    search = open_search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
+    longest = max(map(len, histories), default=0)
+    return search.rank(
+        search.table,
+        torch.arange(len(histories)),
+        num_beams=num_beams,
+        batch_size=batch_size,
+        max_width=num_beams + longest,
+        show_progress=show_progress,
+    )
 
 
-class _Search:
-    """Checked and encoded histories, that can be searched with any number of beams."""
+def open_search(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    catalog: SemanticIdCatalog,
+    histories: Sequence[Sequence],
+    user_ids: Sequence[str | int] | None,
+    max_history: int | None,
+    prefix_table: PrefixTable | None,
+    clock: Clock | None = None,
+) -> HistorySearch:
+    """Checks that model, catalog and table belong together, and encodes histories. Arguments as in [`retrieve`]."""
+    check_fingerprint(model, catalog)
+    if prefix_table is not None and prefix_table.fingerprint != catalog.fingerprint:
+        raise FingerprintMismatchError(
+            f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
+            f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+        )
+    if max_history is None:
+        max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
+    return HistorySearch(
+        model, tokenizer, catalog, histories, user_ids, max_history, prefix_table, clock or Clock(None)
+    )
 
-    def __init__(self, model, tokenizer, catalog, histories, user_ids, max_history, prefix_table):
-        check_fingerprint(model, catalog)
-        if prefix_table is not None and prefix_table.fingerprint != catalog.fingerprint:
-            raise FingerprintMismatchError(
-                f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
-                f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+
+def _fill(
+    search: HistorySearch, table: PrefixTable, counts: torch.Tensor, excluded: Excluded, options: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The best items of a table for every history, as many as `counts` says, none of them `excluded`: their rows and
+    their scores, one history after the other.
+    """
+    if options["num_beams"] == "all":
+        at_once = max(1, CATALOG_PREFIXES // table.num_nodes(table.num_levels - 1))
+        batch_size = min(options["batch_size"], at_once)
+        options = options | {"num_beams": table.num_leaves, "batch_size": batch_size}
+    excluded_leaves = excluded.leaves(table)
+    # A semantic ID of which only some items are excluded is found; these are left out here. A pair of history and item
+    # is one number, so that one look-up finds them all.
+    pairs = excluded.histories * search.num_items + excluded.items
+    most, width = int(excluded.count(len(counts)).max()), int(counts.max())
+    rows, scores = torch.full((len(counts), width), -1), torch.full((len(counts), width), -torch.inf)
+    pending = counts.nonzero()[:, 0]
+    while len(pending):
+        ranking = search.rank(table, pending, max_width=width + most, excluded=excluded_leaves, **options)
+        keep = (ranking.rows >= 0) & ~torch.isin(pending.unsqueeze(-1) * search.num_items + ranking.rows, pairs)
+        wanted = counts[pending]
+        full = keep.sum(dim=-1) >= wanted
+        best = (~keep[full]).to(torch.int8).argsort(dim=-1, stable=True)[:, :width]
+        beyond = torch.arange(best.shape[1]) >= wanted[full].unsqueeze(-1)
+        rows[pending[full], : best.shape[1]] = ranking.rows[full].gather(-1, best).masked_fill(beyond, -1)
+        scores[pending[full], : best.shape[1]] = ranking.scores[full].gather(-1, best).masked_fill(beyond, -torch.inf)
+        pending = pending[~full]
+        if len(pending) and not _can_widen(options["num_beams"], table):
+            raise UnsatisfiableRequestError(
+                f"The model gives a probability of 0 to so many semantic IDs that history {int(pending[0])} can't get "
+                f"{int(counts[pending[0]])} items."
             )
-        if max_history is None:
-            max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
-        self.model = model
-        self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        encode = HistoryEncoder(catalog, tokenizer, model.config.is_encoder_decoder, max_history)
-        self.prompts = encode(histories, user_ids)
-        self.longest_history = max(map(len, histories), default=0)
-        table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
-        self.table = table.to(model.device)
+        options = options | _widened(options, table)
+    if options["temperature"] is not None:  # found in the order of drawing
+        scores, order = scores.sort(dim=-1, descending=True, stable=True)
+        rows = rows.gather(-1, order)
+    return rows[rows >= 0], scores[rows >= 0]
 
-    def __call__(
-        self, histories: torch.Tensor, num_beams: int, num_items: int, batch_size: int, show_progress: bool
-    ) -> CatalogRanking:
-        """Ranks items for some histories, given by number; `num_items` at most, and the longest history's besides."""
-        if num_beams < 1 or batch_size < 1:
-            raise ValueError(f"`num_beams` and `batch_size` must be at least 1, got {num_beams} and {batch_size}.")
-        if len(histories) == 0:
-            return CatalogRanking(torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0))
-        # Histories of similar length together: little padding. The longest go first, so that memory runs out at once.
-        lengths = torch.tensor([len(self.prompts[history]) for history in histories.tolist()])
-        order = lengths.argsort(descending=True, stable=True)
-        batches = histories[order].split(batch_size)
-        parts = []
-        with _eval_mode(self.model):
-            for batch in tqdm(batches, desc="Retrieving", unit="batch", disable=not show_progress):
-                output = self._search([self.prompts[history] for history in batch.tolist()], num_beams)
-                parts.append(self._items(output, max_width=num_items + self.longest_history))
-        width = max(part.rows.shape[-1] for part in parts)
-        rows = torch.full((len(histories), width), -1)
-        scores = torch.full((len(histories), width), -torch.inf)
-        for places, part in zip(order.split(batch_size), parts, strict=True):
-            rows[places, : part.rows.shape[-1]] = part.rows
-            scores[places, : part.rows.shape[-1]] = part.scores
-        return CatalogRanking(rows, scores)
 
-    def _search(self, prompts: list[torch.Tensor], num_beams: int) -> BeamSearchOutput:
-        side = "right" if self.model.config.is_encoder_decoder else "left"
-        input_ids = pad_sequence(prompts, batch_first=True, padding_value=self.pad_token_id, padding_side=side)
-        masks = [torch.ones_like(prompt) for prompt in prompts]
-        attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
-        device = self.model.device
-        return constrained_beam_search(
-            self.model, input_ids.to(device), attention_mask.to(device), self.table, num_beams
+def _can_widen(num_beams: int | Sequence[int], table: PrefixTable) -> bool:
+    widths = [num_beams] if isinstance(num_beams, int) else num_beams
+    return min(widths) < table.num_leaves
+
+
+def _widened(options: dict[str, Any], table: PrefixTable) -> dict[str, Any]:
+    """Twice the beams, and as many of them in a batch as before: memory stays the same."""
+    num_beams, most = options["num_beams"], table.num_leaves
+    wider = min(2 * num_beams, most) if isinstance(num_beams, int) else [min(2 * width, most) for width in num_beams]
+    return {"num_beams": wider, "batch_size": max(1, options["batch_size"] // 2)}
+
+
+def _choices(
+    table: PrefixTable,
+    catalog: SemanticIdCatalog,
+    candidates: Sequence | None,
+    exclude: Sequence,
+    unseen_items: Sequence | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of the catalog to choose from, ascending: those that training saw, and those that it didn't."""
+    allowed, unseen = torch.ones(len(catalog), dtype=torch.bool), torch.zeros(len(catalog), dtype=torch.bool)
+    if table.num_items < len(catalog):
+        rows, _ = table.items(torch.arange(table.num_leaves, device=table.device))
+        allowed = unseen.index_fill(0, rows.cpu(), True)
+    if candidates is not None:
+        allowed = allowed & unseen.index_fill(0, catalog.indices_for(candidates), True)
+    allowed[catalog.indices_for(exclude)] = False
+    if unseen_items is not None:
+        unseen[catalog.indices_for(unseen_items)] = True
+    return (allowed & ~unseen).nonzero()[:, 0], (allowed & unseen).nonzero()[:, 0]
+
+
+def _pairs(catalog: SemanticIdCatalog, lists: Sequence[Sequence]) -> Excluded:
+    """Items of one list for each history, as rows of the catalog, each once."""
+    items = catalog.indices_for(list(chain.from_iterable(lists)))
+    lengths = torch.tensor([len(items) for items in lists], dtype=torch.int64)
+    pairs = (torch.arange(len(lists)).repeat_interleave(lengths) * len(catalog) + items).unique()
+    return Excluded(pairs // len(catalog), pairs % len(catalog))
+
+
+def _lists_to_exclude(
+    histories: Sequence[Sequence], exclude_history: bool, exclude: Sequence | None
+) -> tuple[list[list], list]:
+    """Item ids that each history leaves out, and those that all do."""
+    lists = [list(history) if exclude_history else [] for history in histories]
+    if exclude is None or all(isinstance(entry, str | int) for entry in exclude):
+        return lists, list(exclude or [])
+    if len(exclude) != len(histories):
+        raise InvalidSequencesError(
+            f"`exclude` must hold item ids, or a list of them for each of the {len(histories)} `histories`, got "
+            f"{len(exclude)} lists."
+        )
+    return [[*items, *more] for items, more in zip(lists, exclude, strict=True)], []
+
+
+def _refuse_too_few(top_k: int, wanted: torch.Tensor, left: torch.Tensor, num_items: int) -> None:
+    short = (left < wanted).nonzero()[:, 0].tolist()
+    if short:
+        raise UnsatisfiableRequestError(
+            f"`top_k` is {top_k}, but history {short[0]} leaves only {int(left[short[0]])} of the catalog's "
+            f"{num_items} items. Ask for fewer, exclude fewer, or set `exclude_history=False`."
         )
 
-    def _items(self, output: BeamSearchOutput, max_width: int) -> CatalogRanking:
-        """Replaces the semantic IDs of each row by their items."""
-        batch_size, num_beams = output.leaves.shape
-        items, counts = self.table.items(output.leaves.flatten())
-        per_row = counts.view(batch_size, num_beams).sum(dim=-1)
-        scores = output.scores.flatten().repeat_interleave(counts)
-        row = torch.arange(batch_size, device=items.device).repeat_interleave(per_row)
-        column = torch.arange(len(items), device=items.device) - (per_row.cumsum(0) - per_row)[row]
-        kept = column < max_width
-        row, column, items, scores = row[kept], column[kept], items[kept], scores[kept]
-        width = min(int(per_row.max()), max_width)
-        ranking = CatalogRanking(
-            rows=torch.full((batch_size, width), -1, device=items.device),
-            scores=torch.full((batch_size, width), -torch.inf, device=items.device),
-        )
-        ranking.rows[row, column] = items
-        ranking.scores[row, column] = scores
-        return CatalogRanking(ranking.rows.cpu(), ranking.scores.cpu())
+
+def _table_without_suffix(search: HistorySearch, catalog: SemanticIdCatalog, rows: torch.Tensor) -> PrefixTable:
+    """The codes that the embeddings of some items got. The table numbers the items by their places in `rows`."""
+    levels = catalog.layout.num_levels - (catalog.on_collision == "suffix")
+    sizes = catalog.layout.codebook_sizes[:levels]
+    return PrefixTable(catalog.codes[rows, :levels], sizes, search.token_ids[: sum(sizes)]).to(search.table.device)
 
 
 def check_fingerprint(model: nn.Module, catalog: SemanticIdCatalog) -> None:
@@ -334,21 +437,3 @@ def _active_adapter(model: nn.Module) -> Any:
     """The `peft.PeftConfig` of the active adapter of a `PeftModel`, or `None`."""
     active = getattr(model, "active_adapter", None)
     return model.peft_config[active] if isinstance(active, str) else None
-
-
-def _seen_items(catalog: SemanticIdCatalog, histories: Sequence[Sequence]) -> torch.Tensor:
-    """Distinct pairs of history and item, each as the number `history * num_items + item`."""
-    items = catalog.indices_for(list(chain.from_iterable(histories)))
-    lengths = torch.tensor([len(history) for history in histories], dtype=torch.int64)
-    return (torch.arange(len(histories)).repeat_interleave(lengths) * len(catalog) + items).unique()
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -85,8 +85,18 @@ def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
         expected["item_ids"] = ("I64", [count])
     else:
         expected |= {"item_id_offsets": ("I64", [count + 1]), "item_id_bytes": ("U8", None)}
-    header = _read_header(path)
-    header.pop("__metadata__", None)
+    return load_tensors(path, read_header(path), expected)
+
+
+def load_tensors(
+    path: str, header: dict[str, Any], expected: dict[str, tuple[str, list[int] | None]]
+) -> dict[str, torch.Tensor]:
+    """
+    Maps a safetensors file into memory, if it holds the `expected` tensors, by type and shape, and no others.
+
+    `header` is what `read_header` returned. A shape of `None` may be any.
+    """
+    header = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if extra := header.keys() - expected.keys():
         raise CorruptCatalogError(
             f"{path} must hold {sorted(expected)} alone, got {sorted(extra)[:5]} besides. {REMEDY}"
@@ -104,7 +114,7 @@ def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
         raise CorruptCatalogError(f"{path} is truncated or isn't safetensors: {error}. {REMEDY}") from error
 
 
-def _read_header(path: str) -> dict[str, Any]:
+def read_header(path: str) -> dict[str, Any]:
     """What a safetensors file says that it holds, read without mapping it."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 
 import torch
@@ -37,6 +38,8 @@ class HistoryEncoder:
             Which of the two forms to write. A model says it in `model.config.is_encoder_decoder`.
         max_items (`int`, *optional*, defaults to 20):
             Number of most recent items to keep of a history.
+        token_ids (`torch.Tensor` of shape `(num_codes,)`, *optional*):
+            Token id of every code, level after level, where they are known already. By default the tokenizer is asked.
 
     Raises:
         `ValueError`: The tokenizer lacks a code of the catalog or a token that the form needs.
@@ -61,6 +64,7 @@ class HistoryEncoder:
         tokenizer: PreTrainedTokenizerBase,
         is_encoder_decoder: bool,
         max_items: int = 20,
+        token_ids: torch.Tensor | None = None,
     ):
         if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
             raise ValueError(f"`max_items` must be a positive integer, got {max_items!r}.")
@@ -68,7 +72,7 @@ class HistoryEncoder:
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
         self.max_items = max_items
-        self.item_tokens = semantic_id_token_ids(tokenizer, catalog.layout)[catalog.layout.to_index(catalog.codes)]
+        self._token_ids = semantic_id_token_ids(tokenizer, catalog.layout) if token_ids is None else token_ids
         if is_encoder_decoder:
             self._start, self._end = [], [tokenizer.eos_token_id]
         else:
@@ -77,6 +81,14 @@ class HistoryEncoder:
         if None in [*self._start, *self._end]:
             needed = "an `eos_token`" if is_encoder_decoder else "a `sep_token`, `bos_token` or `eos_token`"
             raise ValueError(f"The tokenizer needs {needed} to mark a history, and has none: set it first.")
+
+    @cached_property
+    def item_tokens(self) -> torch.Tensor:
+        """Token ids of every item of the catalog, of shape `(num_items, num_levels)`."""
+        return self._tokens_of(self.catalog.codes)
+
+    def _tokens_of(self, codes: torch.Tensor) -> torch.Tensor:
+        return self._token_ids[self.catalog.layout.to_index(codes)]
 
     def __call__(
         self, histories: Sequence[Sequence[str] | Sequence[int]], user_ids: Sequence[str | int] | None = None
@@ -134,7 +146,7 @@ class HistoryEncoder:
         """
         if len(histories) == 0:
             return []
-        codes = self.item_tokens[torch.cat(list(histories))]
+        codes = self._tokens_of(self.catalog.codes[torch.cat(list(histories))])
 
         if (
             user_ids is not None
