@@ -3,7 +3,7 @@
 The prefix table and the logits processor: bytes an item, seconds to build, and what one step of constraining costs.
 
     python benchmarks/prefix_table.py --static PATH --output results/prefix_table.json
-    python benchmarks/prefix_table.py --build 1e8        # one large table alone: needs 16 GiB
+    python benchmarks/prefix_table.py --shapes 3x8192 --build 1e8    # one large table and no steps: about 8 GB
 
 Steps are measured for every catalog size, number of rows and level, on random catalogs and legal prefixes, over the
 same float32 scores of (rows, vocabulary):
@@ -69,7 +69,9 @@ def main() -> None:
                 steps += measure_steps(shape, count, args)
     if args.output:
         result = {
-            "command": " ".join(["python", "benchmarks/prefix_table.py", *sys.argv[1:]]),
+            "command": " ".join(["python", "benchmarks/prefix_table.py", *sys.argv[1:]]).replace(
+                str(args.static), "PATH"
+            ),
             "malloc": {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")},
             "hardware": describe_hardware(),
             "versions": describe_versions(),

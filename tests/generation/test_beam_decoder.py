@@ -20,7 +20,7 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
-from forge_hf.generation import beam_search, code_head, constrained_beam_search, shared_prompt
+from forge_hf.generation import beam_decoder, beam_search, code_head, constrained_beam_search, shared_prompt
 from forge_hf.generation.beam_decoder import BeamDecoder
 
 
@@ -68,11 +68,11 @@ def test_shared_equals_repeated(architecture, make_model, make_prompts, make_tab
     assert [decoder.shared is not None for decoder in decoders] == [True, False]
     assert torch.equal(shared.leaves, repeated.leaves)
     torch.testing.assert_close(shared.scores, repeated.scores, atol=1e-4, rtol=0)
-    # attention worked out for one beam after the other
-    monkeypatch.setattr(shared_prompt, "BLOCK_NUMBERS", 1)
-    blocked = search()
-    assert torch.equal(shared.leaves, blocked.leaves)
-    torch.testing.assert_close(shared.scores, blocked.scores, atol=1e-4, rtol=0)
+    # a few beams at once
+    monkeypatch.setattr(beam_decoder, "PART_BEAMS", 4)
+    in_parts = search()
+    assert torch.equal(shared.leaves, in_parts.leaves)
+    torch.testing.assert_close(shared.scores, in_parts.scores, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,14 @@ def test_no_tensor_of_beams_times_prompt_states_or_vocabulary(
     assert all(len(keys) == len(values) == users for keys, values in shared.layers)
     if architecture == "t5":
         assert all(layer.keys.shape == (users, heads, length, dim) for layer in cache.cross_attention_cache.layers)
-    own = [keys.shape for step in shared.own for keys, _ in step.values()]
-    assert own == [(users * beams, heads, dim)] * 4  # 2 layers, 2 steps
+    own = [keys.shape for step in shared.steps for keys, _ in step.values()]
+    assert own == [(users, beams, heads, dim)] * 4  # 2 layers, 2 steps
 
 
-def test_wide_beams_do_not_see_each_other(architecture, make_model, make_prompts, make_table):
-    sizes = [40, 40]
-    model, table = make_model(architecture, sum(sizes)), make_table(1600, sizes)
+def test_wide_beams_do_not_see_each_other(architecture, make_model, make_prompts, make_table, monkeypatch):
+    monkeypatch.setattr(beam_decoder, "PART_BEAMS", 100)
+    sizes = [40, 40, 2]
+    model, table = make_model(architecture, sum(sizes)), make_table(3200, sizes)
     prompts = make_prompts(architecture, sum(sizes), lengths=(5,))
     with LargestTensor() as largest:
         constrained_beam_search(model, **prompts, prefix_table=table, num_beams=1000)
@@ -220,22 +221,18 @@ def test_threads_may_share_a_model(architecture, make_model, make_prompts, make_
 # peft 0.21 asks transformers 5.23 for a property by its old name
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
-@pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "tie"),
     [
-        {"target_modules": "all-linear"},
-        {"target_modules": ["q", "v", "q_proj", "v_proj", "lm_head"]},
-        {"target_modules": ["q", "q_proj"], "modules_to_save": ["lm_head"]},
-        {"target_modules": ["q", "q_proj"], "trainable_token_indices": [4, 5, 9]},
+        ({"target_modules": "all-linear"}, True),
+        ({"target_modules": ["q", "v", "q_proj", "v_proj", "lm_head"]}, False),
+        ({"target_modules": ["q", "q_proj"], "modules_to_save": ["lm_head"]}, False),
+        ({"target_modules": ["q", "q_proj"], "trainable_token_indices": [4, 5, 9]}, True),
+        ({"target_modules": ["q", "q_proj"], "trainable_token_indices": [4, 5, 9]}, False),
     ],
-    ids=["linear", "head", "saved-head", "tokens"],
+    ids=["linear", "head", "saved-head", "tied-tokens", "tokens"],
 )
-def test_adapters(architecture, tie, options, make_model, make_prompts, make_table, generate_constrained, decoders):
-    if tie and options["target_modules"][-1] == "lm_head":
-        pytest.skip("a tied head can't be adapted alone")
-    if tie and "modules_to_save" in options:
-        pytest.skip("a tied head can't be saved alone")
+def test_adapters(architecture, options, tie, make_model, make_prompts, make_table, generate_constrained, decoders):
     model, table = make_model(architecture, NUM_CODES, tie_word_embeddings=tie), make_table(60, SIZES)
     prompts = make_prompts(architecture, NUM_CODES)
     kind = "SEQ_2_SEQ_LM" if architecture == "t5" else "CAUSAL_LM"

@@ -105,15 +105,22 @@ def test_equals_generate_for_other_models(name, make_prompts, make_table, genera
     torch.testing.assert_close(output.scores, scores, atol=1e-4, rtol=0)
 
 
-def test_equals_generate_in_bfloat16(architecture, make_model, make_prompts, make_table, generate_constrained):
-    model = make_model(architecture, NUM_CODES).to(torch.bfloat16)
-    prompts = make_prompts(architecture, NUM_CODES)
-    table = make_table(60, SIZES)
-    output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
-    _, scores = generate_constrained(model, table, 8, **prompts)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("is_autocast", [False, True])
+def test_equals_generate_in_bfloat16(
+    architecture, seed, is_autocast, make_model, make_prompts, make_table, generate_constrained
+):
+    model = make_model(architecture, NUM_CODES, seed).to(torch.float32 if is_autocast else torch.bfloat16)
+    prompts = make_prompts(architecture, NUM_CODES, seed=seed)
+    table = make_table(60, SIZES, seed)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+        output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
+        sequences, scores = generate_constrained(model, table, 8, **prompts)
     assert output.scores.dtype == torch.float32
-    # near-ties may change places, so only the ranked scores are comparable
+    # near-ties may change places, so the ranked scores are compared, and the best item
     torch.testing.assert_close(output.scores, scores, atol=0.15, rtol=0)
+    sure = scores[:, 0] - scores[:, 1] > 0.15
+    assert sure.any() and torch.equal(output.sequences[sure, 0], sequences[sure, 0])
 
 
 @st.composite

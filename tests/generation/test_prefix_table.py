@@ -172,6 +172,9 @@ def test_saved_moved_and_restricted_tables_are_what_they_should_be(catalog, seed
     assert [part.tolist() for part in found.split(counts.tolist())] == [items[leaf] for leaf in sorted(items)]
     leaves = [sorted(items).index(codes) if row in kept else -1 for row, codes in enumerate(rows)]
     assert part.leaves_of(torch.arange(len(rows))).tolist() == leaves
+    with tempfile.TemporaryDirectory() as folder:
+        part.save_pretrained(folder)
+        assert_same(PrefixTable.from_pretrained(folder), part)
     # and once more, from what is left
     again = part.restrict(torch.tensor(kept[:1]))
     assert (again.items(torch.tensor([0]))[0].tolist(), again.leaf_codes(torch.tensor(0)).tolist()) == (

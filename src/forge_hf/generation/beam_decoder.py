@@ -15,6 +15,9 @@ from .shared_prompt import ATTENTION_NAME, SharedPrompt, UnsupportedAttentionErr
 
 __all__ = ["BeamDecoder"]
 
+# Beams read at once: of all rows, of one row (T5 makes a bias of their square), and times the prompt's length.
+PART_ROWS, PART_BEAMS, PART_WEIGHTS = 1 << 11, 1 << 10, 1 << 20
+
 
 class BeamDecoder:
     """
@@ -84,13 +87,9 @@ class BeamDecoder:
             The inputs of `head` for the next token, of shape `(batch_size, num_beams, size)`.
         """
         if self.shared is not None:
-            self.shared.advance(parents)
-            try:
-                outputs = self._step_side_by_side(tokens)
-                if self.shared.is_complete:
-                    return self._head_inputs(outputs)
-            except UnsupportedAttentionError:
-                pass
+            hidden = self._step_side_by_side(tokens, parents)
+            if hidden is not None:
+                return hidden
             # That was the first step: the cache is as the prompt has left it.
             self.view.attend_as(None)
             self.shared = None
@@ -117,14 +116,31 @@ class BeamDecoder:
         self.view.attend_as(shared)
         return shared
 
-    def _step_side_by_side(self, tokens):
+    def _step_side_by_side(self, tokens, parents):
+        """As `step`, so many beams at once as fit into `PART_ROWS` and the like; `None` if the model can't do that."""
+        length = self.prompt.shape[1]
+        size = max(1, min(PART_BEAMS, min(PART_ROWS, PART_WEIGHTS // length) // len(tokens)))
+        parts = []
+        for part, part_parents in zip(tokens.split(size, dim=1), parents.split(size, dim=1), strict=True):
+            self.shared.begin(part_parents)
+            try:
+                outputs = self._read_side_by_side(part)
+            except UnsupportedAttentionError:
+                return None
+            if not self.shared.is_complete:
+                return None
+            parts.append(self._head_inputs(outputs))
+        self.shared.end()
+        return torch.cat(parts, dim=1)
+
+    def _read_side_by_side(self, tokens):
         if self.encoder_hidden_states is not None:
             # The shared prompt keeps the beams' own keys; a new cache makes the layers hand over the new tokens alone.
             cache = EncoderDecoderCache(DynamicCache(), self.cache.cross_attention_cache)
             return self._decode(tokens, cache)
         return self.model(
             input_ids=tokens,
-            position_ids=(self.position + len(self.shared.own) - 1).expand(tokens.shape),
+            position_ids=(self.position + len(self.shared.steps)).expand(tokens.shape),
             use_cache=False,
             logits_to_keep=tokens.shape[1],
             return_dict=True,

@@ -114,7 +114,7 @@ def segment_logsumexp(values: torch.Tensor, rows: torch.Tensor, num_rows: int) -
 
 def _product(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`hidden @ weight.T`; of a single row by the product that is made for it, several times as fast."""
-    if len(hidden) == 1 and hidden.dtype == torch.float32:
+    if len(hidden) == 1 and hidden.dtype == weight.dtype == torch.float32:
         return weight.mv(hidden[0]).unsqueeze(0)
     return hidden @ weight.T
 

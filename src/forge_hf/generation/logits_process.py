@@ -76,7 +76,7 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
         limits = None if is_complete else lookup.limits(depth, scores.shape)
         if depth == 0 and limits is not None:
             return self._lower(scores, limits[0], limits[1][:1])
-        nodes, found = lookup.find(input_ids[:, self.prompt_length : self.prompt_length + table.num_levels])
+        nodes, found = lookup.find(input_ids, self.prompt_length)
         if (found is not None and not found.any()) or (is_complete and self.eos_token_id is None):
             raise ValueError(
                 f"No row has a legal continuation after {depth} tokens: a semantic ID has {table.num_levels} codes, "

@@ -51,11 +51,18 @@ class PrefixLookup:
         self._zero = self._native(torch.zeros(1, dtype=torch.int64, device=self._device))
         self._cache: dict[tuple, Any] = {}  # what is made when first used
 
-    def find(self, prefixes: torch.Tensor) -> tuple[Array, torch.Tensor | None]:
-        """Node of each of `prefixes`, and which of them there are, or `None` for all; a missing one's node is any."""
+    def find(self, input_ids: torch.Tensor, prompt_length: int = 0) -> tuple[Array, torch.Tensor | None]:
+        """
+        Node of the prefix that begins at `prompt_length` in each row, and no further than a semantic ID goes.
+
+        Returns:
+            `tuple`: nodes, and which of them there are, or `None` for all. The node of a prefix that isn't there is
+            any.
+        """
+        prefixes = self._native(input_ids.long())[:, prompt_length : prompt_length + self._num_levels]
         depth = prefixes.shape[-1]
         # The tables below have two places more than there are tokens: -1 and the last stand for what is no token.
-        tokens = self._np.minimum(self._np.maximum(self._native(prefixes.long()), self._least), self._most)
+        tokens = self._np.minimum(self._np.maximum(prefixes, self._least), self._most)
         packed = self._packed_until[depth]
         if packed == 1:
             nodes = self._first_nodes.take(tokens[:, 0])

@@ -235,10 +235,6 @@ class PrefixTable:
         """Number of distinct prefixes of `depth` codes."""
         return self._ranges[depth].num_nodes
 
-    def max_degree(self, depth: int) -> int:
-        """The most children that a node of one depth has."""
-        return self._ranges[depth].max_degree
-
     def level_tokens(self, depth: int) -> torch.Tensor:
         """Token ids of all codes of the level that follows `depth` codes, legal somewhere or not."""
         return self._level_tokens[depth]

@@ -11,8 +11,6 @@ from transformers import AttentionInterface
 __all__ = ["ATTENTION_NAME", "SharedPrompt", "UnsupportedAttentionError"]
 
 ATTENTION_NAME = "forge_hf_shared_prompt"
-# Attention weights computed at once: 64 MiB of float32.
-BLOCK_NUMBERS = 1 << 24
 
 
 class UnsupportedAttentionError(Exception):
@@ -23,9 +21,10 @@ class SharedPrompt:
     """
     Keys and values of a batch of prompts, one row each, and of the tokens that beams have appended to them.
 
-    The beams of a row are neighbours on the sequence axis, `(batch_size, num_beams)` tokens a step. A beam sees its
-    row's prompt and its own ancestors. The prompt's keys and values are neither copied nor moved; the ancestors' are
-    picked out by number.
+    The beams of a row are neighbours on the sequence axis, `(batch_size, num_beams)` tokens a step, of which the model
+    may read a part after the other: [`begin`] goes before each part and [`end`] after the last. A beam sees its row's
+    prompt and its own ancestors. The prompt's keys and values are neither copied nor moved; the ancestors' are picked
+    out by number.
 
     Args:
         layers (sequence of `(keys, values)`, of shape `(batch_size, num_key_value_heads, prompt_length, head_dim)`):
@@ -46,60 +45,61 @@ class SharedPrompt:
         cross_mask: torch.Tensor | None = None,
     ):
         self.layers, self.cross_layers = layers, cross_layers
-        dtype = layers[0][0].dtype
-        self.mask = None if mask is None else _additive(mask, torch.float32)
-        self.cross_mask = None if cross_mask is None else _additive(cross_mask, dtype)
-        # own tokens, step by step: a layer's keys and values of shape (batch_size * num_beams, heads, head_dim)
-        self.own: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = []
-        # for each step before the last, which of its rows each of the last step's beams descends from
+        self.mask, self.cross_mask = _padding(mask), _padding(cross_mask)
+        # of each step that has ended: a layer's keys and values of shape (batch_size, num_beams, heads, head_dim)
+        self.steps: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = []
+        # for each of them but the last: which of its beams the last one's beams descend from
         self.ancestors: list[torch.Tensor] = []
+        # the same two of each part of the step that goes on, whose ancestors are of all steps that have ended
+        self.parts: list[tuple[dict[int, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor]]] = []
         self.position_bias: torch.Tensor | None = None
 
-    def advance(self, parents: torch.Tensor) -> None:
-        """Begins a step: `parents` of shape `(batch_size, num_beams)` number the beams of the step before."""
-        batch_size, num_beams = parents.shape
-        if self.own:
-            keys = next(iter(self.own[-1].values()))[0]
-            rows = torch.arange(batch_size, device=parents.device).unsqueeze(-1) * (len(keys) // batch_size) + parents
-            rows = rows.flatten()
-            self.ancestors = [ancestor[rows] for ancestor in self.ancestors] + [rows]
-        self.own.append({})
+    def begin(self, parents: torch.Tensor) -> None:
+        """Begins a part of a step: `parents`, of shape `(batch_size, num_beams)`, number beams of the step before."""
+        ancestors = [ancestor.gather(1, parents) for ancestor in self.ancestors] + [parents] if self.steps else []
+        self.parts.append(({}, ancestors))
+
+    def end(self) -> None:
+        """Ends a step."""
+        layers = [
+            {layer: [states[layer][kind] for states, _ in self.parts] for layer in self.parts[0][0]} for kind in (0, 1)
+        ]
+        self.steps.append({layer: tuple(torch.cat(kind[layer], dim=1) for kind in layers) for layer in layers[0]})
+        self.ancestors = [torch.cat(parts, dim=1) for parts in zip(*(part[1] for part in self.parts), strict=True)]
+        self.parts = []
 
     @property
     def is_complete(self) -> bool:
-        """Whether every layer took part in the last step: not so if a model doesn't use the attention registry."""
-        return len(self.own[-1]) == len(self.layers)
+        """Whether every layer has read the last part: not so if a model doesn't use the attention registry."""
+        return len(self.parts[-1][0]) == len(self.layers)
 
     def attend(self, module, query, key, value, scaling) -> torch.Tensor:
         """What a layer attends to: the encoder, if it was given the encoder's keys, or else prompt and ancestors."""
         layer = module.layer_idx
         if self.cross_layers and key is self.cross_layers[layer][0]:
             return self._cross_attention(query, key, value, scaling)
-        if layer in self.own[-1] or key.shape[2] != query.shape[2]:
+        if layer in self.parts[-1][0] or key.shape[2] != query.shape[2]:
             raise UnsupportedAttentionError
         return self._self_attention(module, query, key, value, scaling)
 
     def _self_attention(self, module, query, key, value, scaling):
-        batch_size, num_heads, num_beams, dim = query.shape
-        layer = module.layer_idx
-        self.own[-1][layer] = tuple(part.transpose(1, 2).reshape(-1, part.shape[1], dim) for part in (key, value))
-        own = [tuple(part[rows] for part in step[layer]) for step, rows in zip(self.own, self.ancestors, strict=False)]
-        own.append(self.own[-1][layer])
-        keys = torch.stack([keys for keys, _ in own], dim=2).view(batch_size, num_beams, key.shape[1], len(own), dim)
-        values = torch.stack([values for _, values in own], dim=2).view(keys.shape)
-        prompt_keys, prompt_values = self.layers[layer]
-        bias = self._bias(module, prompt_keys.shape[2] + len(own))
-        # Heads that share keys stand side by side: (batch_size, num_key_value_heads, group, num_beams, dim).
-        query = query.view(batch_size, key.shape[1], -1, num_beams, dim)
-        size = max(1, BLOCK_NUMBERS // (batch_size * num_heads * prompt_keys.shape[2]))
-        parts = [
-            _attend(
-                query[..., start : start + size, :], prompt_keys, prompt_values, keys[:, start : start + size],
-                values[:, start : start + size], self.mask, bias, scaling,
+        batch_size, num_beams, layer = len(query), query.shape[2], module.layer_idx
+        states, ancestors = self.parts[-1]
+        states[layer] = key.transpose(1, 2), value.transpose(1, 2)
+        users = torch.arange(batch_size, device=query.device).unsqueeze(-1)
+        own = [
+            torch.stack(
+                [step[layer][kind][users, beams] for step, beams in zip(self.steps, ancestors, strict=True)]
+                + [states[layer][kind]],
+                dim=3,
             )
-            for start in range(0, num_beams, size)
-        ]  # fmt: skip
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            for kind in (0, 1)
+        ]
+        prompt_keys, prompt_values = self.layers[layer]
+        bias = self._bias(module, prompt_keys.shape[2] + own[0].shape[3])
+        # Heads that share keys stand side by side: (batch_size, num_key_value_heads, group, num_beams, head_dim).
+        query = query.view(batch_size, key.shape[1], -1, num_beams, query.shape[-1])
+        return _attend(query, prompt_keys, prompt_values, *own, self.mask, bias, scaling)
 
     def _cross_attention(self, query, key, value, scaling):
         attended = nn.functional.scaled_dot_product_attention(
@@ -129,7 +129,7 @@ def _attend(query, prompt_keys, prompt_values, keys, values, mask, bias, scaling
     own = query.permute(0, 3, 1, 2, 4) @ keys.transpose(3, 4)
     own = own.float().mul_(scaling).permute(0, 2, 3, 1, 4)
     if mask is not None:
-        scores += mask.unsqueeze(2)
+        scores.masked_fill_(~mask.unsqueeze(2), -torch.inf)
     if bias is not None:
         bias = bias.view(1, num_heads, group, 1, -1)
         scores += bias[..., :length]
@@ -143,12 +143,9 @@ def _attend(query, prompt_keys, prompt_values, keys, values, mask, bias, scaling
     return attended.to(dtype).reshape(batch_size, num_beams, num_heads * group, dim)
 
 
-def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """A padding mask as numbers to add to scores, `(batch_size, 1, 1, length)`; `None` if nothing is masked."""
-    if mask.all():
-        return None
-    additive = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return additive.masked_fill_(mask == 0, torch.finfo(dtype).min)[:, None, None]
+def _padding(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A padding mask as booleans of shape `(batch_size, 1, 1, length)`; `None` if there is no padding."""
+    return None if mask is None or mask.all() else mask.bool()[:, None, None]
 
 
 def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
