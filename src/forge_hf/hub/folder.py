@@ -106,7 +106,8 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
             "semantic_ids": {name: semantic_ids.get(name) for name in names} | semantic_ids.get("quality", {})
         }
     facts = FolderFacts("catalog", config, adapter_config, semantic_ids, run, files)
-    weights = [name for name in files if name.endswith(".safetensors") and name != "semantic_ids.safetensors"]
+    tables = {"semantic_ids.safetensors", "prefix_table.safetensors"}
+    weights = [name for name in files if name.endswith(".safetensors") and name not in tables]
     if (config or adapter_config) and not weights:
         raise FileNotFoundError(f"{folder} has the config of a model but no weights (.safetensors). Save it again.")
     if adapter_config:
