@@ -223,11 +223,12 @@ def test_refusals_take_one_line_and_no_time(hub, catalog, retriever, run_python,
     folder, _ = retriever
     hub.create("forge/secret", {path.name: path.read_bytes() for path in folder.iterdir()}, private=True)
     hub.create("forge/empty")
-    for name in ("foreign", "bare", "linked", "pickled", "nothing"):
+    for name in ("foreign", "bare", "linked", "pickled", "nothing", "two"):
         shutil.copytree(folder, tmp_path / name)
     SemanticIdCatalog(catalog.item_ids, catalog.codes.flip(0), catalog.layout).save_pretrained(tmp_path / "foreign")
     (tmp_path / "bare" / "semantic_ids.json").unlink()
     (tmp_path / "linked" / "notes.txt").symlink_to("/etc/hostname")
+    (tmp_path / "two" / "adapter_config.json").write_text('{"base_model_name_or_path": "forge/base"}')
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
     for path in (tmp_path / "nothing").iterdir():
         path.unlink()
@@ -252,7 +253,8 @@ def test_refusals_take_one_line_and_no_time(hub, catalog, retriever, run_python,
             note(function.__name__ + " wrong token", function, "forge/empty", token="hf_wrong")
         note("push wrong token", push_folder, root + "/retriever", "forge/empty", token="hf_wrong")
         note("push elsewhere", push_folder, root + "/retriever", "guest/theirs", token="hf_local")
-        for name in ("foreign", "bare", "linked", "pickled", "nothing", "nowhere"):
+        note("load two", load_retriever, root + "/two")
+        for name in ("foreign", "bare", "linked", "pickled", "nothing", "two", "nowhere"):
             note(name, push_folder, root + "/" + name, "forge/never")
         print(json.dumps(answers))
         """
@@ -268,10 +270,11 @@ def test_refusals_take_one_line_and_no_time(hub, catalog, retriever, run_python,
         "bare": "no catalog of semantic IDs",
         "linked": "link out of the folder",
         "pickled": "may be a pickle",
+        "two": "whole model .config.json. and an adapter",
         "nothing": "holds nothing that this package saves",
         "nowhere": "there is none at",
     }
-    assert len(answers) == 18, sorted(answers)
+    assert len(answers) == 20, sorted(answers)
     for name, (kind, message, seconds) in answers.items():
         pattern = next(pattern for key, pattern in expected.items() if name.endswith(key))
         assert re.search(pattern, message), (name, message)

@@ -139,9 +139,9 @@ def test_lora_from_a_hub_model_to_a_pushed_adapter(hub, base, run_command, run_p
     train = [
         EXAMPLES / "train_gr.py", "--sequences", "forge/market", "--catalog", "forge/market-semantic-ids",
         "--model", "forge/base", "--lora_rank", 2, "--num_train_epochs", 1, "--evals", 2, "--num_beams", 10,
-        "--output_dir", "adapter",
     ]  # fmt: skip
-    done = run_command("python", *train, "--save_adapter", "--push_to_hub", "forge/adapter")
+    adapter = ["--save_adapter", "--output_dir", "adapter", "--push_to_hub", "forge/adapter"]
+    done = run_command("python", *train, *adapter)
     assert done.returncode == 0, done.stderr
     files = hub.files("forge/adapter")
     assert {"adapter_config.json", "adapter_model.safetensors", "run.json", "semantic_ids.json"} <= files.keys()
@@ -171,8 +171,8 @@ def test_lora_from_a_hub_model_to_a_pushed_adapter(hub, base, run_command, run_p
     )
     assert answer[0] == catalog.fingerprint and answer[1] == answer[2]
 
-    # By default the adapter is merged: no file of it stays, in the folder or in the repository.
-    done = run_command("python", *train, "--push_to_hub", "forge/copy")
+    # By default the adapter is merged: no file of the one that was pushed before stays in the repository.
+    done = run_command("python", *train, "--output_dir", "merged", "--push_to_hub", "forge/copy")
     assert done.returncode == 0, done.stderr
     files = hub.files("forge/copy")
     assert "model.safetensors" in files and not any(name.startswith("adapter_") for name in files)

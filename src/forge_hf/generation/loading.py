@@ -19,6 +19,7 @@ from transformers import (
 from ..errors import HubError
 from ..hub import explain_hub_errors, find_files, read_json
 from ..hub.client import check_token, hub_answers
+from ..hub.folder import refuse_two_models
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
 
@@ -113,6 +114,7 @@ def load_retriever(
                 local_files_only = not hub_answers(source, revision, token)
         except HFValidationError:
             raise FileNotFoundError(f"{source} is neither a folder nor the id of a repository on the Hub.") from None
+    refuse_two_models(source)
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     config_file, is_adapter = _find_config(source, hub)
     hub = _pin(source, config_file, hub)

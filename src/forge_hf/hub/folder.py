@@ -110,6 +110,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     weights = [name for name in files if name.endswith(".safetensors") and name not in tables]
     if (config or adapter_config) and not weights:
         raise FileNotFoundError(f"{folder} has the config of a model but no weights (.safetensors). Save it again.")
+    refuse_two_models(folder)
     if adapter_config:
         facts.kind = "adapter"
         base = str(adapter_config.get("base_model_name_or_path"))
@@ -140,6 +141,15 @@ def hub_id(name: Any) -> str | None:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name):
         return None
     return None if name.split("/")[1].startswith("checkpoint-") or Path(name).exists() else name
+
+
+def refuse_two_models(folder: str | os.PathLike) -> None:
+    """Refuses a folder that holds a whole model and an adapter: which of them is meant, nobody can tell."""
+    if Path(folder, "config.json").is_file() and Path(folder, "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds a whole model (config.json) and an adapter (adapter_config.json), of which one was saved "
+            "over the other. Take one of the two out, or save into an empty folder."
+        )
 
 
 def trained_fingerprint(config: dict[str, Any], adapter_config: dict[str, Any]) -> str | None:

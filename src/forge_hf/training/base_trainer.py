@@ -4,6 +4,7 @@
 import logging
 import re
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..hub import (
     write_run,
 )
 from ..hub.client import check_token
+from ..hub.folder import CARD_FILE
 from ..hub.run import RUN_FILE
 
 
@@ -35,8 +37,6 @@ __all__ = ["ForgeTrainer", "ForgeTrainingArguments"]
 
 logger = logging.getLogger(__name__)
 
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-_WHOLE_MODEL = ("config.json", "generation_config.json", "model.safetensors.index.json", "model*.safetensors")
 
 _ARGUMENTS = (
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
@@ -185,7 +185,7 @@ class ForgeTrainer(Trainer):
         token = self.args.hub_token if token is None else token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        self._finish_current_push()  # which reads what is written next
+        self._finish_current_push()
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
@@ -214,13 +214,16 @@ class ForgeTrainer(Trainer):
             # Not a reason to stop a training: an adapter of a local model may be merged in the end, say.
             logger.warning(f"The checkpoint of step {self.state.global_step} isn't pushed: {error}")
             return
-        # A copy: the checkpoint may be rotated away before the upload ends.
+        # A copy, for the checkpoint may be rotated away before the upload ends; with the card that somebody wrote.
+        copy = tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir)
         for name in files:
-            shutil.copy(Path(checkpoint_folder, name), Path(self.args.output_dir, name))
+            shutil.copy(Path(checkpoint_folder, name), copy)
+        if (card := Path(self.args.output_dir, CARD_FILE)).is_file():
+            shutil.copy(card, copy)
         message = f"Training in progress, step {self.state.global_step}"
         hub = {"repo_id": self.hub_model_id, "token": self.args.hub_token, "revision": self.args.hub_revision}
         api = HfApi()
-        jobs = [api.run_as_future(_try_push, self.args.output_dir, commit_message=message, **hub)]
+        jobs = [api.run_as_future(_push_copy, copy, commit_message=message, **hub)]
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
@@ -236,10 +239,6 @@ class ForgeTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
-            # A whole model and an adapter in one folder: the adapter would be loaded, on whatever lies there.
-            other_kind = _WHOLE_MODEL if is_peft_model(self.model) else _ADAPTER
-            for path in (path for pattern in other_kind for path in folder.glob(pattern)):
-                path.unlink()
             # A pickle, that nothing reads back: it has no place in a folder that people load and share.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_run(folder, self.describe_run())
@@ -257,14 +256,11 @@ class ForgeTrainer(Trainer):
             self._scores.setdefault((scores["split"], self._loaded_step), scores)
 
 
-def is_peft_model(model: torch.nn.Module) -> bool:
-    """Whether a model is an adapter on another."""
-    return hasattr(model, "peft_config")
-
-
-def _try_push(folder: str, repo_id: str, **push) -> None:
-    """Pushes in the background, where an error would be lost."""
+def _push_copy(folder: str, repo_id: str, **push) -> None:
+    """Pushes in the background, where an error would be lost, and removes what it has pushed."""
     try:
         push_folder(folder, repo_id, **push)
     except (OSError, ValueError) as error:
-        logger.warning(f"{folder} isn't pushed to {repo_id}: {error}")
+        logger.warning(f"A checkpoint isn't pushed to {repo_id}: {error}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
