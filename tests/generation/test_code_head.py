@@ -42,7 +42,7 @@ HEADS = {
 @pytest.mark.parametrize("normalization", code_head.NORMALIZATIONS)
 @pytest.mark.parametrize("level_tokens", [torch.arange(30, 70), torch.tensor([7, 90, 3, 41, 40])], ids=["run", "any"])
 @pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("share", [0.9, 0.05])
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.05])
 @torch.no_grad()
 def test_equals_log_softmax(name, share, level_tokens, normalization):
     torch.manual_seed(0)

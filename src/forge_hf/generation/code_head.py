@@ -51,7 +51,7 @@ class CodeHead:
             rows (`torch.LongTensor` of shape `(num_pairs,)`):
                 Row of each pair, in ascending order.
             tokens (`torch.LongTensor` of shape `(num_pairs,)`):
-                Token of each pair, among `level_tokens`.
+                Token of each pair, among `level_tokens`, and within a row in their order, none twice.
             level_tokens (`torch.LongTensor` of shape `(num_codes,)`):
                 Tokens of the level's codes.
             normalization (`str`):
@@ -75,21 +75,22 @@ class CodeHead:
 
     def _logits(self, hidden, rows, tokens, level_tokens):
         weight, bias = self.head.weight, self.head.bias
-        logits = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
-        # One product with all codes of the level costs less than gathering weights once most of them are asked for.
-        if 8 * len(rows) > len(hidden) * len(level_tokens):
+        # One product with all codes of the level costs less than gathering weights once many of them are asked for.
+        if len(rows) == len(hidden) * len(level_tokens):
+            logits = _product(hidden, _take(weight, level_tokens)).float().flatten()
+        elif 8 * len(rows) > len(hidden) * len(level_tokens):
             place = torch.empty(len(weight), dtype=torch.int64, device=hidden.device)
             place[level_tokens] = torch.arange(len(level_tokens), device=hidden.device)
-            level_weight = _take(weight, level_tokens)
+            level_weight, places, parts = _take(weight, level_tokens), place[tokens], []
             for block, pairs in _row_blocks(len(hidden), max(1, BLOCK_NUMBERS // len(level_tokens)), rows):
-                block_logits = _product(hidden[block], level_weight)
-                logits[pairs] = block_logits[rows[pairs] - block.start, place[tokens[pairs]]].float()
+                parts.append(_product(hidden[block], level_weight)[rows[pairs] - block.start, places[pairs]].float())
+            logits = torch.cat(parts)
         else:
-            size = max(1, BLOCK_NUMBERS // hidden.shape[-1])
-            for start in range(0, len(rows), size):
-                pairs = slice(start, start + size)
-                product = (weight[tokens[pairs]].float() * hidden[rows[pairs]].float()).sum(dim=-1)
-                logits[pairs] = product.to(weight.dtype).float()
+            size, parts = max(1, BLOCK_NUMBERS // hidden.shape[-1]), []
+            for some_rows, some_tokens in zip(rows.split(size), tokens.split(size), strict=True):
+                product = (weight[some_tokens].float() * hidden[some_rows].float()).sum(dim=-1)
+                parts.append(product.to(weight.dtype).float())
+            logits = torch.cat(parts)
         return logits if bias is None else (logits.to(bias.dtype) + bias[tokens]).float()
 
     def _by_calls(self, hidden, rows, tokens, level_tokens, normalization):

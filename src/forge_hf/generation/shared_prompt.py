@@ -138,8 +138,8 @@ def _attend(query, prompt_keys, prompt_values, keys, values, mask, bias, scaling
     scores, own = scores.sub_(top).exp_(), (own - top).exp_()
     total = scores.sum(dim=-1, keepdim=True) + own.sum(dim=-1, keepdim=True)
     attended = (scores.to(dtype).view(rows.shape[:-1] + (length,)) @ prompt_values).view(query.shape)
-    attended = (attended / total).permute(0, 3, 1, 2, 4)
-    attended = attended + ((own / total).to(dtype).permute(0, 3, 1, 2, 4) @ values)
+    attended = attended.permute(0, 3, 1, 2, 4) + own.to(dtype).permute(0, 3, 1, 2, 4) @ values
+    attended = attended / total.permute(0, 3, 1, 2, 4)
     return attended.to(dtype).reshape(batch_size, num_beams, num_heads * group, dim)
 
 
