@@ -11,11 +11,11 @@ from forge_hf.generation.code_head import CodeHead, segment_logsumexp
 NUM_ROWS, SIZE, VOCAB = 23, 16, 101
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Blocks so small that every sum goes over several."""
+@pytest.fixture(autouse=True, params=[60, 1 << 18], ids=["blocks", "one block"])
+def blocks(request, monkeypatch):
+    """Blocks so small that every sum goes over several, or logits that are one block."""
     monkeypatch.setattr(code_head, "BLOCK_ROWS", 5)
-    monkeypatch.setattr(code_head, "BLOCK_LOGITS", 60)
+    monkeypatch.setattr(code_head, "BLOCK_LOGITS", request.param)
     monkeypatch.setattr(code_head, "BLOCK_NUMBERS", 64)
 
 

@@ -64,6 +64,11 @@ class CodeHead:
         if not self.is_plain:
             return self._by_calls(hidden, rows, tokens, level_tokens, normalization)
         weight, bias = self.head.weight, self.head.bias
+        if normalization == "vocabulary" and len(hidden) * len(weight) <= BLOCK_LOGITS:
+            # So few that the whole is one block: of a few rows nothing is spared by making less.
+            logits = _product(hidden, weight) if bias is None else _product(hidden, weight) + bias
+            logits = logits.float()
+            return logits[rows, tokens] - logits.logsumexp(dim=-1)[rows]
         logits = self._logits(hidden, rows, tokens, level_tokens)
         if normalization == "legal":
             normalizer = segment_logsumexp(logits, rows, len(hidden))
