@@ -76,10 +76,12 @@ def train_rqvae(sizes: list[int], contrastive: bool, embeddings: ItemEmbeddings,
     folder = args.runs / name
     if not (folder / "model.safetensors").exists():
         set_seed(args.seed)
-        config = RQVAEConfig(**RQVAE | {"codebook_sizes": sizes, "contrastive_loss_weight": float(contrastive)})
+        # FORGE weighs a contrastive loss of 1 against means over the dimensions; ours are sums over them.
+        weight = float(RQVAE["input_dim"]) if contrastive else 0.0
+        config = RQVAEConfig(**RQVAE | {"codebook_sizes": sizes, "contrastive_loss_weight": weight})
         arguments = RQVAETrainingArguments(
             output_dir=str(folder), **RQVAE_ARGUMENTS, save_strategy="no", logging_steps=0.2, seed=args.seed,
-            use_cpu=True, disable_tqdm=True, report_to="none",
+            use_cpu=True, disable_tqdm=True, report_to="none", pair_batch_ratio=1.0 if contrastive else None,
         )  # fmt: skip
         trainer = RQVAETrainer(
             RQVAEModel(config), arguments, train_dataset=embeddings, pairs=pairs if contrastive else None
