@@ -49,6 +49,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise CorruptCatalogError(f"{path} has {size:,} bytes; a catalog's JSON has a few thousand. {REMEDY}")
     expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
     expected |= {"on_collision": str, "fingerprint": str, "quality": dict}
+    optional = {"original_fingerprint": str}
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
@@ -61,6 +62,7 @@ def read_config(path: str) -> dict[str, Any]:
             f"{path} is of format {config['format_version']!r}, and this version of forge_hf reads format "
             f"{FORMAT_VERSION}. Install the version that wrote it, or a newer one."
         )
+    expected |= {key: kind for key, kind in optional.items() if key in config}
     for key, kind in expected.items():
         if type(config.get(key)) is not kind:
             raise CorruptCatalogError(
@@ -81,6 +83,8 @@ def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The safetensors file: the tensors that the JSON file asks for, looked at before they load, and no others."""
     count = config["num_items"]
     expected = {"codes": ("I32", [count, len(config["codebook_sizes"])])}
+    if "original_fingerprint" in config:
+        expected["original_codes"] = expected["codes"]
     if config["item_id_type"] == "int":
         expected["item_ids"] = ("I64", [count])
     else:
