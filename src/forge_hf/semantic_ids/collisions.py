@@ -26,7 +26,7 @@ CandidateFunction: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torc
 COLLISION_STRATEGIES = ("keep", "knn", "random", "suffix")
 
 _CHUNK_ROWS = 2**14  # items whose candidates are asked for at once
-_CHUNK_CODES = 2**24  # codes whose room is in memory at once
+_CHUNK_CODES = 2**23  # codes whose room is in memory at once
 
 
 def resolve_collisions(
@@ -165,10 +165,10 @@ def move_to_nearest(
             rows, prefixes = crowd.rows[chunk], crowd.prefixes[chunk]
             choices, distances = _ask(candidates, rows, last_size)
             first = prefixes[0]
-            room = np.full((prefixes[-1] - first + 1) * last_size, capacity, dtype=np.int64)
+            room = np.full((prefixes[-1] - first + 1) * last_size, capacity, dtype=np.int32)
             present = slice(*np.searchsorted(crowd.occupied, np.array([first, prefixes[-1] + 1]) * last_size))
             room[crowd.occupied[present] - first * last_size] -= crowd.loads[present]
-            places = (prefixes - first)[:, None] * last_size + choices
+            places = ((prefixes - first) * last_size).astype(np.int32)[:, None] + choices
             place = _nearest_first(places, distances, room)
             found = place >= 0
             moved[torch.from_numpy(rows[found]), -1] = torch.from_numpy(place[found] % last_size)
@@ -315,7 +315,7 @@ def _ask(candidates: CandidateFunction, rows: np.ndarray, last_size: int) -> tup
             raise ValueError(f"`candidates` must return integers from 0 to {last_size - 1}, codes of the last level.")
         if not (distances[:, 1:] >= distances[:, :-1]).all() or distances.isnan().any():
             raise ValueError("`candidates` must return the nearest codes first, with distances that never fall.")
-        parts.append((codes.numpy().astype(np.int64), distances.float().numpy()))
+        parts.append((codes.numpy().astype(np.int32), distances.float().numpy()))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -329,9 +329,9 @@ def _nearest_first(places: np.ndarray, distances: np.ndarray, room: np.ndarray) 
     """
     num_rows, num_candidates = places.shape
     # Where to go on after a place without room from the start: most are, around a crowded code.
-    following = np.where(room[places] > 0, np.arange(num_candidates), num_candidates)
-    following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]
-    following = np.concatenate([following, np.full((num_rows, 1), num_candidates)], axis=1)
+    following = np.full((num_rows, num_candidates + 1), num_candidates, dtype=np.int32)
+    np.copyto(following[:, :-1], np.arange(num_candidates, dtype=np.int32), where=room[places] > 0)
+    np.minimum.accumulate(following[:, ::-1], axis=1, out=following[:, ::-1])
     position = following[:, 0].copy()
     held = np.zeros(num_rows, dtype=bool)
     at = np.zeros(num_rows, dtype=np.int64)
