@@ -21,7 +21,7 @@ from .collisions import CandidateFunction, resolve_collisions
 from .item_ids import as_id_array, name_first
 from .item_sid import item_sid_columns, read_item_sid
 from .layout import SemanticIdLayout, row_keys
-from .quality import codebook_perplexity, codebook_utilization, collision_rate, gini
+from .quality import codes_quality
 from .serialization import (
     CODES_FILE,
     CONFIG_FILE,
@@ -491,17 +491,11 @@ class SemanticIdCatalog:
     @cached_property
     def quality(self) -> dict[str, Any]:
         """
-        What the catalog's card states, saved beside the codes. By default what codes alone tell; `catalog.quality =
-        semantic_id_quality(catalog, ...).to_dict()` replaces it by more ([`semantic_id_quality`]).
+        What the catalog's card states, saved beside the codes. By default what codes alone tell;
+        `catalog.quality = semantic_id_quality(catalog, ...).to_dict()` puts all that was measured in its place.
         """
-        codes = self.original_codes  # a suffix tells all items apart, moved items hide what the item tokenizer did
-        sizes = self.layout.codebook_sizes[: codes.shape[1]]
-        return {
-            "collision_rate": collision_rate(codes),
-            "gini": gini(codes),
-            "utilization": codebook_utilization(codes, sizes).tolist(),
-            "perplexity": codebook_perplexity(codes, sizes).tolist(),
-        }
+        original = self.original_codes
+        return codes_quality(original, self.codes, self.layout.codebook_sizes[: original.shape[1]])
 
     def _refuse_duplicates(self) -> None:
         if self._ids.dtype == object:
