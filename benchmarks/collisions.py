@@ -120,9 +120,11 @@ class LineCandidates:
         started = time.perf_counter()
         shift = (rows * 2_654_435_761 % 2**20).float()[:, None] / 2**20 - 0.5
         # Nearest first: 0, 1, -1, 2, -2, ... to the right of the code, mirrored to the left of it.
-        steps = torch.arange(1, self.num_candidates + 1) // 2 * torch.tensor([-1, 1]).repeat(self.num_candidates)[
-            : self.num_candidates
-        ]
+        steps = (
+            torch.arange(1, self.num_candidates + 1)
+            // 2
+            * torch.tensor([-1, 1]).repeat(self.num_candidates)[: self.num_candidates]
+        )
         steps = torch.where(shift >= 0, steps, -steps)
         # The line is closed to a ring, so that every code has neighbours on both sides.
         candidates = (self.codes[rows, -1:] + steps) % SIZE

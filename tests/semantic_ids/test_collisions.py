@@ -166,7 +166,9 @@ def test_a_full_prefix_is_filled_to_the_last_place():
     distances = torch.arange(10.0).expand(30, 10)
     moved = move_to_nearest(codes, layout, nearest_of(distances, 10), capacity=3, seed=0)
     assert Counter(moved[:, 1].tolist()) == dict.fromkeys(range(10), 3)
-    with pytest.raises(CapacityError, match=r"10 items find no room: 30 items begin with \[0\], and 10 codes .* 20"):
+    with pytest.raises(
+        CapacityError, match=r"10 items find no room: 30 items begin with \[0\], and the 10 codes .* 20 at"
+    ):
         move_to_random(codes, layout, capacity=2)
     with pytest.raises(CapacityError, match="9 of 27 items .* 7 candidates.* among all 10 codes .*with 10, every"):
         move_to_nearest(codes, layout, nearest_of(distances, 7), capacity=3)
@@ -182,7 +184,7 @@ def test_many_levels_and_one():
     assert sorted(move_to_random(torch.zeros(5, 1, dtype=torch.int64), SemanticIdLayout([5]), 1)[:, 0].tolist()) == [
         *range(5)
     ]
-    with pytest.raises(CapacityError, match="5 items are there, and 3 codes"):
+    with pytest.raises(CapacityError, match="5 items are there, and the 3 codes"):
         move_to_random(torch.zeros(5, 1, dtype=torch.int64), SemanticIdLayout([3]), 1)
 
 
@@ -304,11 +306,9 @@ def test_equal_items_are_moved_in_their_order():
     """Items of one embedding differ in nothing but their place."""
     codes, layout = torch.zeros(6, 1, dtype=torch.int64), SemanticIdLayout([6])
     distances = torch.arange(6.0).expand(6, 6)
-    moved = move_to_nearest(codes, layout, nearest_of(distances, 6), capacity=1)[:, 0]
-    stayed = int((moved == 0).nonzero())
-    assert moved.tolist() == [row + 1 if row < stayed else row for row in range(6) if row != stayed][:stayed] + [0] + [
-        row for row in range(stayed + 1, 6)
-    ]
+    moved = move_to_nearest(codes, layout, nearest_of(distances, 6), capacity=1)[:, 0].tolist()
+    assert moved.count(0) == 1  # who stays, whoever that is
+    assert [code for code in moved if code] == [1, 2, 3, 4, 5]
 
 
 def test_knn_moves_less_far_than_random():

@@ -58,7 +58,9 @@ def plot_load_curves(catalog: SemanticIdCatalog, path: str | os.PathLike) -> Non
             style = {"linewidth": 2, "color": ORANGE, "linestyle": "--"}
         left.step(np.arange(1, len(loads) + 1), loads[::-1], where="post", **style)
         shares = np.concatenate([[0], np.cumsum(loads) / loads.sum()])
-        right.plot(np.linspace(0, 1, len(shares)), shares, label=f"{name}: Gini {gini(codes):.3f}", **style, clip_on=False)
+        right.plot(
+            np.linspace(0, 1, len(shares)), shares, label=f"{name}: Gini {gini(codes):.3f}", **style, clip_on=False
+        )
     left.set(xscale="log", yscale="log", xlim=(0.8, None), ylim=(0.8, None), title="Load, fullest first")
     left.set_xlabel("Rank among those in use", fontsize=10)
     left.set_ylabel("Items", fontsize=10)
@@ -207,7 +209,9 @@ def _draw_rings(rings: list[_Ring], num_pixels: int = 1000) -> np.ndarray:
     bounds = np.linspace(0.3, 0.985, len(rings) + 1)
     for level, (inner, outer) in enumerate(pairwise(bounds)):
         rows, columns = np.nonzero((radius >= inner + 0.006) & (radius < outer))
-        turn = np.arctan2(across[columns].astype(np.float64), -across[rows]) / (2 * np.pi) % 1  # clockwise from the top
+        turn = (
+            np.arctan2(across[columns].astype(np.float64), -across[rows]) / (2 * np.pi) % 1
+        )  # clockwise from the top
         pixels = np.pi * num_pixels * radius[rows, columns]  # of a whole turn
         line = np.zeros(len(rows), dtype=bool)
         # Arcs of the level before show in this one, too. Between arcs that are hardly wider than a line there is none.

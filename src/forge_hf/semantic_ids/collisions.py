@@ -273,8 +273,8 @@ def _check_room(totals: np.ndarray, last_size: int, capacity: int, name: Callabl
         worst = int(totals.argmax())
         before = f"begin with {name(worst)}" if name(worst) else "are there"
         raise CapacityError(
-            f"{lacking[full].sum():,} items find no room: {totals[worst]:,} items {before}, and {last_size:,} codes of "
-            f"the last level at `capacity={capacity}` hold {last_size * capacity:,}"
+            f"{lacking[full].sum():,} items find no room: {totals[worst]:,} items {before}, and the {last_size:,} "
+            f"codes of the last level hold {last_size * capacity:,} at `capacity={capacity}`"
             f"{f' (and {full.sum() - 1:,} other prefixes are too full)' if full.sum() > 1 else ''}. "
             f"`capacity={-(-totals[worst] // last_size)}` is the smallest that would do."
         )

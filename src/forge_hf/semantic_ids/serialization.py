@@ -2,6 +2,7 @@
 """The files of a saved catalog: what they hold, and how they are written, read and checked."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -76,7 +77,14 @@ def read_config(path: str) -> dict[str, Any]:
         SemanticIdLayout.from_dict(config)
     except ValueError as error:
         raise CorruptCatalogError(f"{path}: {error} {REMEDY}") from error
+    config["quality"] = {name: value for name, value in config["quality"].items() if _is_measured(value)}
     return config
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether `value` is what a metric may be: a number, or a list or dictionary of numbers."""
+    values = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in values)
 
 
 def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
