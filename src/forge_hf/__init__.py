@@ -23,7 +23,7 @@ from .generation import (
 )
 from .hub import push_folder
 from .models import RQVAEConfig, RQVAEModel
-from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
+from .semantic_ids import SemanticIdCatalog, SemanticIdLayout, semantic_id_quality
 from .tokenization import (
     HistoryEncoder,
     SemanticIdTokenizer,
@@ -91,6 +91,7 @@ __all__ = [
     "resize_and_init",
     "retrieve",
     "semantic_id_beam_search",
+    "semantic_id_quality",
     "semantic_id_token_ids",
 ]
 

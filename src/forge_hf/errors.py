@@ -2,6 +2,7 @@
 """Errors of forge_hf. Each is also a builtin, a `ValueError` unless it says otherwise: either name catches it."""
 
 __all__ = [
+    "CapacityError",
     "CorruptCatalogError",
     "CorruptFileError",
     "DuplicateItemError",
@@ -43,6 +44,10 @@ class InvalidCodesError(ForgeError, ValueError):
 
 class InvalidSemanticIdError(ForgeError, ValueError):
     """A text is not a semantic ID of the layout."""
+
+
+class CapacityError(ForgeError, ValueError):
+    """Items don't fit: there are more than their codes have room for."""
 
 
 class CorruptCatalogError(ForgeError, ValueError):

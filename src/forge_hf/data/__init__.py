@@ -5,8 +5,8 @@ Doesn't know what a semantic ID is.
 """
 
 from .embeddings import ItemEmbeddings
-from .sequences import leave_one_out, read_sequences
+from .sequences import adjacent_pairs, leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
 
-__all__ = ["ItemEmbeddings", "SyntheticMarket", "leave_one_out", "read_sequences"]
+__all__ = ["ItemEmbeddings", "SyntheticMarket", "adjacent_pairs", "leave_one_out", "read_sequences"]

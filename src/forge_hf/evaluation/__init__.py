@@ -5,6 +5,7 @@ Knows metrics, baselines and how to score a model over a whole dataset; doesn't 
 """
 
 from .baselines import Baseline, NearestNeighborsBaseline, PopularityBaseline, RandomBaseline
+from .catalog_plots import plot_load_curves, plot_prefix_tree
 from .evaluator import RetrievalEvaluator, evaluate_rankings
 from .fusion import reciprocal_rank_fusion
 from .metrics import (
@@ -35,6 +36,8 @@ __all__ = [
     "plot_categories_by_first_code",
     "plot_codebook_usage",
     "plot_curves",
+    "plot_load_curves",
+    "plot_prefix_tree",
     "recall_at_k",
     "reciprocal_rank_fusion",
 ]
