@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """RQVAEModel against plain references: both objectives, Sinkhorn, rotation trick, EMA, restarts, batch invariance."""
 
-import math
 import os
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import pytest
 import torch
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
-from forge_hf.models.rqvae.modeling_rqvae import rotate_to, sinkhorn_assignment
+from forge_hf.models.rqvae.code_assignment import sinkhorn_assignment
+from forge_hf.models.rqvae.modeling_rqvae import rotate_to
 
 from ..modeling_common import ItemTokenizerTesterMixin
 
@@ -99,8 +99,9 @@ def test_codes_do_not_depend_on_the_batch_split():
 def test_encode_goes_through_large_inputs_in_chunks(monkeypatch):
     model, embeddings = tiny_model(), rows(200)
     expected = model.encode(embeddings)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_NUMEL", 12 * 17)
-    assert len(model._chunks(embeddings)) == math.ceil(200 / 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODER_CHUNK_NUMEL", 12 * 5)
+    monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_NUMEL", {"cpu": 128 * 3, "other": 128 * 3})
     output = model.encode(embeddings)
     assert torch.equal(output.codes, expected.codes)
     torch.testing.assert_close(output.latents, expected.latents)
