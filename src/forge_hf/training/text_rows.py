@@ -209,7 +209,9 @@ class PromptStream(IterableDataset):
             return
         generator = np.random.default_rng([self.seed, epoch, part])
         buffer = []
-        for example in examples:
+        for input_ids, labels in examples:
+            # Examples are parts of a block, all of which stays in memory as long as one of them does.
+            example = input_ids.clone(), labels.clone()
             if len(buffer) < self.buffer_size:
                 buffer.append(example)
                 continue
