@@ -3,6 +3,8 @@
 
 import csv
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +238,23 @@ def test_what_is_refused(checkpoints, catalog, rows, csv_file, tmp_path):
         RowEvaluator(Dataset.from_list([rows[0], {**rows[1], "answer": " ;"}]), catalog)
     with pytest.raises(ValueError, match="`num_beams`"):
         RowEvaluator(Dataset.from_list(rows), catalog, ks=(100,))
+
+
+def test_the_example_streams_rows(checkpoints, catalog, rows, csv_file, tmp_path, monkeypatch):
+    catalog.save_pretrained(tmp_path / "catalog")
+    test_rows = [{"instruction": row["system"], "input": row["user"], "output": row["item"]} for row in rows[:20]]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, test_rows)))
+    options = {
+        "recipe": "forge-qwen2.5", "model": checkpoints["qwen"], "rows": csv_file,
+        "eval_rows": tmp_path / "test.jsonl", "catalog": tmp_path / "catalog", "output_dir": tmp_path / "run", "max_steps": 4, "batch_size": 8, "evals": 2,
+        "num_beams": 10,
+    }  # fmt: skip
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["train_gr.py", "--streaming", "--no-bf16", *arguments])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples/train_gr.py"), run_name="__main__")
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["training"]["global_step"] == 4 and facts["training"]["learning_rate"] == 5e-5
+    assert facts["metrics"][0]["num_examples"] == 20
 
 
 def test_true_items_that_the_catalog_lacks_are_not_found(checkpoints, catalog, rows):
