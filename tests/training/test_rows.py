@@ -245,9 +245,9 @@ def test_the_example_streams_rows(checkpoints, catalog, rows, csv_file, tmp_path
     test_rows = [{"instruction": row["system"], "input": row["user"], "output": row["item"]} for row in rows[:20]]
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, test_rows)))
     options = {
-        "recipe": "forge-qwen2.5", "model": checkpoints["qwen"], "rows": csv_file,
-        "eval_rows": tmp_path / "test.jsonl", "catalog": tmp_path / "catalog", "output_dir": tmp_path / "run", "max_steps": 4, "batch_size": 8, "evals": 2,
-        "num_beams": 10,
+        "recipe": "forge-qwen2.5", "model": checkpoints["qwen"], "catalog": tmp_path / "catalog", "rows": csv_file,
+        "eval_rows": tmp_path / "test.jsonl", "output_dir": tmp_path / "run", "max_steps": 4, "batch_size": 8,
+        "evals": 2, "num_beams": 10,
     }  # fmt: skip
     arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr("sys.argv", ["train_gr.py", "--streaming", "--no-bf16", *arguments])

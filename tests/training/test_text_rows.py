@@ -14,9 +14,15 @@ from torch.utils.data import DataLoader
 
 from forge_hf.data import MalformedRows
 from forge_hf.errors import InvalidSequencesError, MalformedRowsError
-from forge_hf.semantic_ids import SemanticIdLayout
+from forge_hf.semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from forge_hf.tokenization import PromptEncoder, SemanticIdTokenizer
-from forge_hf.training import PromptRows, PromptStream
+from forge_hf.training import (
+    PromptRows,
+    PromptStream,
+    RetrievalTrainer,
+    RetrievalTrainingArguments,
+    create_retriever,
+)
 
 
 LAYOUT = SemanticIdLayout([20, 20])
@@ -80,36 +86,52 @@ def test_every_row_once_an_epoch(files, num_processes, num_workers, buffer_size)
     assert seen == [Counter(range(157))] * 2
 
 
-def launched_rows(files, folder):
-    torch.set_num_threads(1)
-    from forge_hf.semantic_ids import SemanticIdCatalog
-    from forge_hf.training import RetrievalTrainer, RetrievalTrainingArguments, create_retriever
-
+def make_trainer(files, folder, **settings):
+    torch.manual_seed(0)
     codes = [[number // 20, number % 20] for number in range(400)]
     catalog = SemanticIdCatalog.from_codes(list(range(400)), codes, codebook_sizes=[20, 20], on_collision="keep")
-    model, tokenizer = create_retriever(
-        "qwen2-small", catalog, hidden_size=16, num_hidden_layers=1, intermediate_size=16
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+    model, tokenizer = create_retriever("qwen2-small", catalog, **sizes)
     args = RetrievalTrainingArguments(
-        output_dir=str(folder), max_steps=5, per_device_train_batch_size=4, dataloader_num_workers=2, use_cpu=True,
-        eval_strategy="no", save_strategy="no", load_best_model_at_end=False, report_to="none", disable_tqdm=True,
+        output_dir=str(folder), use_cpu=True, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
+        report_to="none", disable_tqdm=True, logging_steps=1, **settings,
     )  # fmt: skip
-    trainer = RetrievalTrainer(model, args, catalog=catalog, processing_class=tokenizer, train_dataset=stream(*files))
-    batches = islice(trainer.get_train_dataloader(), 24)  # more than one epoch of 157 rows on 2 x 2 workers
-    batches = [[labels[labels >= 0][:2] for labels in batch["labels"]] for batch in batches]
-    first = tokenizer.convert_tokens_to_ids("C0")
-    rows = [[int(code[0] - first) * 20 + int(code[1] - first) - 20 for code in batch] for batch in batches]
-    torch.save(rows, folder / f"rank{args.process_index}.pt")
+    return RetrievalTrainer(model, args, catalog=catalog, processing_class=tokenizer, train_dataset=stream(*files))
 
 
-def test_the_trainer_divides_a_stream_over_processes(files, tmp_path):
-    debug_launcher(launched_rows, args=(files, tmp_path), num_processes=2)
+def one_step(files, folder, num_processes):
+    """Loss and gradient of a step over the first 32 rows."""
+    trainer = make_trainer(
+        files, folder, max_steps=1, per_device_train_batch_size=16 // num_processes, gradient_accumulation_steps=2,
+        shuffle_buffer_size=0, optim="sgd", learning_rate=1.0, lr_scheduler_type="constant", max_grad_norm=0.0,
+    )  # fmt: skip
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    gradient = {name: before[name] - weight.detach() for name, weight in trainer.model.named_parameters()}
+    return trainer.state.log_history[0]["loss"], gradient
+
+
+def on_two_processes(files, folder):
+    torch.set_num_threads(1)
+    settings = {"max_steps": 5, "per_device_train_batch_size": 4, "dataloader_num_workers": 2}
+    trainer = make_trainer(files, folder, **settings)
+    batches = list(islice(trainer.get_train_dataloader(), 24))  # more than an epoch of 157 rows on 2 x 2 workers
+    dealt = [numbers([(None, labels) for labels in batch["labels"]]) for batch in batches]
+    torch.save([dealt, *one_step(files, folder, num_processes=2)], folder / f"rank{trainer.args.process_index}.pt")
+
+
+def test_the_trainer_on_two_processes(files, tmp_path):
+    debug_launcher(on_two_processes, args=(files, tmp_path), num_processes=2)
+    loss, gradient = one_step(files, tmp_path, num_processes=1)
     seen = Counter()
     for rank in range(2):
-        dealt = torch.load(tmp_path / f"rank{rank}.pt")
+        dealt, other_loss, other_gradient = torch.load(tmp_path / f"rank{rank}.pt")
         for worker in range(2):
             count = len(range(2 * rank + worker, 157, 4))
             seen.update([number for batch in dealt[worker::2] for number in batch][:count])
+        assert other_loss == pytest.approx(loss, rel=1e-4)
+        for name, expected in gradient.items():
+            torch.testing.assert_close(other_gradient[name], expected, rtol=1e-3, atol=1e-6)
     assert seen == Counter(range(157))
 
 

@@ -51,7 +51,7 @@ class RowEvaluator(RetrievalEvaluator):
     >>> from forge_hf.evaluation import RowEvaluator
 
     >>> codes = [[1, 2], [0, 3], [1, 0]]
-    >>> catalog = SemanticIdCatalog.from_codes(["7a", "b2", "0c"], codes, codebook_sizes=[4, 4])
+    >>> catalog = SemanticIdCatalog.from_codes(["7a", "b2", "0c"], codes, codebook_sizes=[4, 4], on_collision="keep")
     >>> tokenizer = SemanticIdTokenizer(layout=catalog.layout)
     >>> config = Qwen2Config(
     ...     vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,

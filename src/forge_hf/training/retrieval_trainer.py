@@ -143,10 +143,12 @@ class RetrievalTrainer(ForgeTrainer):
         **kwargs,
     ):
         check_fingerprint(model, catalog)
-        set_trained_setting(model, "semantic_id_max_history", args.max_history)  # what it reads later, too
+        reads_rows = train_dataset is not None and is_rows(train_dataset)
+        max_history = (args.max_source_length - 1) // catalog.layout.num_levels if reads_rows else args.max_history
+        set_trained_setting(model, "semantic_id_max_history", max_history)  # what it reads later, too
         self.catalog = catalog
         is_encoder_decoder = model.config.is_encoder_decoder
-        if train_dataset is not None and is_rows(train_dataset):
+        if reads_rows:
             train_dataset, collator = self._read_rows(train_dataset, model, processing_class, args)
         else:
             encoder = HistoryEncoder(catalog, processing_class, is_encoder_decoder, max_items=args.max_history)
