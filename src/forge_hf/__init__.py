@@ -26,6 +26,7 @@ from .models import RQVAEConfig, RQVAEModel
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout, semantic_id_quality
 from .tokenization import (
     HistoryEncoder,
+    PromptEncoder,
     SemanticIdTokenizer,
     extend_tokenizer,
     resize_and_init,
@@ -67,6 +68,7 @@ __all__ = [
     "HistoryEncoder",
     "ItemEmbeddings",
     "PrefixTable",
+    "PromptEncoder",
     "RQVAEConfig",
     "RQVAEModel",
     "RQVAETrainer",

@@ -18,6 +18,7 @@ from .metrics import (
     recall_at_k,
 )
 from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
+from .row_evaluator import RowEvaluator
 
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PopularityBaseline",
     "RandomBaseline",
     "RetrievalEvaluator",
+    "RowEvaluator",
     "catalog_coverage_at_k",
     "entropy_at_k",
     "evaluate_rankings",

@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Histories of any lengths, checked, encoded and searched in batches, with what each of them leaves out."""
+"""Histories of any lengths, searched in batches, with what each of them leaves out."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..semantic_ids import SemanticIdCatalog
-from ..tokenization import HistoryEncoder
 from .beam_search import BeamSearchOutput, constrained_beam_search
 from .prefix_table import PrefixTable
 
@@ -123,9 +122,10 @@ class Clock:
 
 class HistorySearch:
     """
-    Checked and encoded histories, and the search for what comes next, any number of times.
+    Encoded histories, and the search for what comes next, any number of times.
 
-    The arguments are those of [`retrieve`].
+    `encode` makes the prompts: it gets the token id of every code, which can take longer to ask the tokenizer for than
+    a search, and which the table knows. The other arguments are those of [`retrieve`].
     """
 
     def __init__(
@@ -133,22 +133,16 @@ class HistorySearch:
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         catalog: SemanticIdCatalog,
-        histories: Sequence[Sequence],
-        user_ids: Sequence[str | int] | None,
-        max_history: int,
         prefix_table: PrefixTable | None,
         clock: Clock,
+        encode: Callable[[torch.Tensor], list[torch.Tensor]],
     ):
         self.model = model
         self.clock = clock
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
-        # Asking the tokenizer for the token of every code can take longer than a search: the table knows them.
         self.token_ids = table.token_ids.cpu()
-        encode = HistoryEncoder(
-            catalog, tokenizer, model.config.is_encoder_decoder, max_history, token_ids=self.token_ids
-        )
-        self.prompts = encode(histories, user_ids)
+        self.prompts = encode(self.token_ids)
         self.num_items = len(catalog)
         self.table = table.to(model.device)
 

@@ -167,7 +167,7 @@ def _comparison_table(entry: dict[str, Any], title: str) -> str:
 
 
 def _describe_data(data: dict[str, Any]) -> str:
-    names = {"num_items": "items", "num_users": "users", "num_interactions": "interactions"}
+    names = {"num_items": "items", "num_users": "users", "num_interactions": "interactions", "num_rows": "rows"}
     counts = [f"{_number(data[key])} {name}" for key, name in names.items() if data.get(key)]
     if data.get("embedding_dim"):
         counts.append(f"embeddings of width {_number(data['embedding_dim'])}")
