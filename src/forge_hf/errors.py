@@ -12,6 +12,7 @@ __all__ = [
     "InvalidEmbeddingsError",
     "InvalidSemanticIdError",
     "InvalidSequencesError",
+    "MalformedRowsError",
     "UnknownItemError",
     "UnsatisfiableRequestError",
 ]
@@ -35,6 +36,10 @@ class UnknownItemError(ForgeError, ValueError):
 
 class InvalidSequencesError(ForgeError, ValueError):
     """A history or a set of interaction sequences is empty, malformed or too short."""
+
+
+class MalformedRowsError(ForgeError, ValueError):
+    """More rows of a file or stream are malformed than was allowed."""
 
 
 class InvalidCodesError(ForgeError, ValueError):

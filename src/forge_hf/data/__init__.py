@@ -5,8 +5,9 @@ Doesn't know what a semantic ID is.
 """
 
 from .embeddings import ItemEmbeddings
+from .malformed import MalformedRows
 from .sequences import leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
 
-__all__ = ["ItemEmbeddings", "SyntheticMarket", "leave_one_out", "read_sequences"]
+__all__ = ["ItemEmbeddings", "MalformedRows", "SyntheticMarket", "leave_one_out", "read_sequences"]
