@@ -4,10 +4,34 @@ In: files and datasets. Out: item embeddings in slices, interaction sequences an
 Doesn't know what a semantic ID is.
 """
 
+from .al_gr import (
+    behavior_to_lists,
+    normalize_text_rows,
+    read_item_sids,
+    read_origin_behavior,
+    read_text_rows,
+    write_inferred_sids,
+    write_item_sids,
+    write_origin_behavior,
+)
 from .embeddings import ItemEmbeddings
 from .malformed import MalformedRows
 from .sequences import leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
 
-__all__ = ["ItemEmbeddings", "MalformedRows", "SyntheticMarket", "leave_one_out", "read_sequences"]
+__all__ = [
+    "ItemEmbeddings",
+    "MalformedRows",
+    "SyntheticMarket",
+    "behavior_to_lists",
+    "leave_one_out",
+    "normalize_text_rows",
+    "read_item_sids",
+    "read_origin_behavior",
+    "read_sequences",
+    "read_text_rows",
+    "write_inferred_sids",
+    "write_item_sids",
+    "write_origin_behavior",
+]

@@ -14,9 +14,9 @@ class MalformedRows:
     """
     Keeps count of the malformed rows of a file or stream.
 
-    A reader says how many rows it has `seen`, well-formed or not, and `record`s those that it leaves out. `check`, after
-    each batch, stops the run where they are too many; `report`, at the end, names the first few in one warning. It holds
-    only numbers and texts, so that a worker process can have its own.
+    A reader says how many rows it has `seen`, well-formed or not, and `record`s those that it leaves out. `check`,
+    after each batch, stops the run where they are too many; `report`, at the end, names the first few in one warning.
+    It holds only numbers and texts, so that a worker process can have its own.
 
     Args:
         max_rate (`float`, *optional*, defaults to 0.01):
