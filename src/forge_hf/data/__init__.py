@@ -14,24 +14,36 @@ from .al_gr import (
     write_item_sids,
     write_origin_behavior,
 )
+from .al_gr_archives import (
+    read_contrastive_archive,
+    read_reconstruction_archive,
+    write_contrastive_archive,
+    write_reconstruction_archive,
+)
 from .embeddings import ItemEmbeddings
 from .malformed import MalformedRows
+from .pairs import ItemPairs
 from .sequences import leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
 
 __all__ = [
     "ItemEmbeddings",
+    "ItemPairs",
     "MalformedRows",
     "SyntheticMarket",
     "behavior_to_lists",
     "leave_one_out",
     "normalize_text_rows",
+    "read_contrastive_archive",
     "read_item_sids",
     "read_origin_behavior",
+    "read_reconstruction_archive",
     "read_sequences",
     "read_text_rows",
+    "write_contrastive_archive",
     "write_inferred_sids",
     "write_item_sids",
     "write_origin_behavior",
+    "write_reconstruction_archive",
 ]
