@@ -17,6 +17,7 @@ from .metrics import (
     recall_at_k,
 )
 from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
+from .prediction import hit_rate_of_predictions, predict_to_jsonl
 
 
 __all__ = [
@@ -29,12 +30,14 @@ __all__ = [
     "entropy_at_k",
     "evaluate_rankings",
     "hit_rate_at_k",
+    "hit_rate_of_predictions",
     "invalid_rate",
     "mrr_at_k",
     "ndcg_at_k",
     "plot_categories_by_first_code",
     "plot_codebook_usage",
     "plot_curves",
+    "predict_to_jsonl",
     "recall_at_k",
     "reciprocal_rank_fusion",
 ]
