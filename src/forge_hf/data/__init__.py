@@ -20,6 +20,7 @@ from .al_gr_archives import (
     write_contrastive_archive,
     write_reconstruction_archive,
 )
+from .al_gr_embeddings import read_item_embeddings, write_item_embeddings
 from .embeddings import ItemEmbeddings
 from .malformed import MalformedRows
 from .pairs import ItemPairs
@@ -36,6 +37,7 @@ __all__ = [
     "leave_one_out",
     "normalize_text_rows",
     "read_contrastive_archive",
+    "read_item_embeddings",
     "read_item_sids",
     "read_origin_behavior",
     "read_reconstruction_archive",
@@ -43,6 +45,7 @@ __all__ = [
     "read_text_rows",
     "write_contrastive_archive",
     "write_inferred_sids",
+    "write_item_embeddings",
     "write_item_sids",
     "write_origin_behavior",
     "write_reconstruction_archive",
