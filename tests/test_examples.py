@@ -102,3 +102,11 @@ def test_train_rqvae_alone_and_resumed(tmp_path):
 def test_tiny(script, tmp_path):
     output = ["--output_dir", tmp_path / "out"] if script == "build_catalog.py" else ["--output", tmp_path / "o.json"]
     assert run(script, "--tiny", *output)
+
+
+def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
+    one = run("predict_gr.py", "--tiny", "--output", tmp_path / "one.jsonl")
+    two = run("predict_gr.py", "--tiny", "--output", tmp_path / "two.jsonl", num_processes=2)
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert "2 processes" in two and one.splitlines()[1:] == two.splitlines()[1:] and "hit_rate@1000" in one
+    assert len(list(tmp_path.iterdir())) == 2

@@ -25,6 +25,7 @@ from .malformed import MalformedRows
 __all__ = ["TextBatch", "read_header", "read_texts", "write_texts"]
 
 BLOCK_SIZE = 1 << 24
+_CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
 class TextBatch(NamedTuple):
@@ -52,10 +53,10 @@ def read_header(path: Path, delimiter: str = ",") -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
     try:
-        with pa.input_stream(path) as stream:  # also unpacks .gz
-            line = stream.read(1 << 16).splitlines()[0].decode("utf-8-sig")
+        with pa.OSFile(str(path)) as file:
+            line = _unpacked(file, path).read(1 << 16).splitlines()[0].decode("utf-8-sig")
         header = next(csv.reader([line], delimiter=delimiter))
-    except (UnicodeDecodeError, IndexError, StopIteration, pa.ArrowInvalid, csv.Error) as error:
+    except (UnicodeDecodeError, IndexError, StopIteration, OSError, pa.ArrowInvalid, csv.Error) as error:
         raise CorruptFileError(f"{str(path)!r} must be UTF-8 text whose first line names the columns.") from error
     if len(set(header)) != len(header):
         raise CorruptFileError(f"{str(path)!r} names a column twice: {header}.")
@@ -74,7 +75,7 @@ def read_texts(
 
     Args:
         path (`Path`):
-            A file in UTF-8, or one that gzip, bzip2 or another codec of Arrow packed.
+            A file in UTF-8, which may be packed: `.gz`, `.bz2` or `.zst`.
         columns (`Sequence[str]`):
             Columns to read, in this order.
         malformed ([`MalformedRows`]):
@@ -99,12 +100,12 @@ def read_texts(
         return "skip"
 
     start = num_skipped = 0
-    stream = pa.input_stream(path)
+    file = pa.OSFile(str(path))
     progress = tqdm(desc=title, total=path.stat().st_size, unit="B", unit_scale=True, delay=5, disable=title is None)
-    with stream, progress:
+    with file, progress:
         try:
             reader = pa_csv.open_csv(
-                stream,
+                _unpacked(file, path),
                 # Rows have numbers only where one thread reads them.
                 pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_SIZE),
                 pa_csv.ParseOptions(
@@ -129,13 +130,13 @@ def read_texts(
                 malformed.seen(len(batch) + len(skipped) - num_skipped)
                 malformed.record(skipped[num_skipped:], f"not {len(header)} values")
                 num_skipped = len(skipped)
-                progress.update(min(stream.tell(), progress.total) - progress.n)
+                progress.update(file.tell() - progress.n)
                 table = pa.Table.from_batches([batch])
                 kept = ~(_all_equal(table, [""] * len(columns)) | _all_equal(table, columns))
                 malformed.seen(kept.sum() - len(kept))
                 yield TextBatch(table.filter(pa.array(kept)), lines[kept])
                 malformed.check()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise CorruptFileError(f"{str(path)!r} can't be read as CSV in UTF-8: {error}") from error
 
 
@@ -161,6 +162,11 @@ def write_texts(path: Path, header: Sequence[str], batches: Iterable[Iterable[Se
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_then_rename(path, write)
+
+
+def _unpacked(file: pa.NativeFile, path: Path) -> pa.NativeFile:
+    codec = _CODECS.get(path.suffix)
+    return pa.CompressedInputStream(file, codec) if codec else file
 
 
 def _all_equal(table: pa.Table, values: Sequence[str]) -> np.ndarray:

@@ -18,6 +18,7 @@ from .metrics import (
     recall_at_k,
 )
 from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
+from .prediction import hit_rate_of_predictions, predict_to_jsonl
 from .row_evaluator import RowEvaluator
 
 
@@ -32,6 +33,7 @@ __all__ = [
     "entropy_at_k",
     "evaluate_rankings",
     "hit_rate_at_k",
+    "hit_rate_of_predictions",
     "invalid_rate",
     "mrr_at_k",
     "ndcg_at_k",
@@ -40,6 +42,7 @@ __all__ = [
     "plot_curves",
     "plot_load_curves",
     "plot_prefix_tree",
+    "predict_to_jsonl",
     "recall_at_k",
     "reciprocal_rank_fusion",
 ]

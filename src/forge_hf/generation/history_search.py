@@ -17,7 +17,7 @@ from .beam_search import BeamSearchOutput, constrained_beam_search
 from .prefix_table import PrefixTable
 
 
-__all__ = ["CatalogRanking", "Clock", "Excluded", "HistorySearch"]
+__all__ = ["CatalogRanking", "Clock", "Excluded", "HistorySearch", "eval_mode", "pad_prompts"]
 
 
 class CatalogRanking(NamedTuple):
@@ -196,17 +196,23 @@ class HistorySearch:
         # Histories of similar length together: little padding. The longest go first, so that memory runs out at once.
         lengths = torch.tensor([len(self.prompts[history]) for history in histories.tolist()])
         order = lengths.argsort(descending=True, stable=True).split(batch_size)
-        with _eval_mode(self.model):
+        with eval_mode(self.model):
             progress = tqdm(order, desc="Retrieving", unit="batch", disable=not show_progress)
             return order, [function(batch, *self._inputs(batch)) for batch in map(histories.__getitem__, progress)]
 
     def _inputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        prompts = [self.prompts[history] for history in batch.tolist()]
-        side = "right" if self.model.config.is_encoder_decoder else "left"
-        input_ids = pad_sequence(prompts, batch_first=True, padding_value=self.pad_token_id, padding_side=side)
-        masks = [torch.ones_like(prompt) for prompt in prompts]
-        attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
-        return input_ids.to(self.model.device), attention_mask.to(self.model.device)
+        return pad_prompts(self.model, [self.prompts[history] for history in batch.tolist()], self.pad_token_id)
+
+
+def pad_prompts(
+    model: nn.Module, prompts: Sequence[torch.Tensor], pad_token_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`input_ids` and `attention_mask` of a batch, padded on the side and put on the device that the model needs."""
+    side = "right" if model.config.is_encoder_decoder else "left"
+    input_ids = pad_sequence(prompts, batch_first=True, padding_value=pad_token_id, padding_side=side)
+    masks = [torch.ones_like(prompt) for prompt in prompts]
+    attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
+    return input_ids.to(model.device), attention_mask.to(model.device)
 
 
 def _check_num_beams(num_beams: int | Sequence[int]) -> None:
@@ -236,7 +242,8 @@ def _items(table: PrefixTable, output: BeamSearchOutput, max_width: int) -> Cata
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode for a while."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
