@@ -19,6 +19,7 @@ from .metrics import (
 )
 from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
 from .prediction import hit_rate_of_predictions, predict_to_jsonl
+from .prediction_scores import hit_rate_of_predictions
 from .row_evaluator import RowEvaluator
 
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Predictions for a whole dataset in a file of FORGE's form, and FORGE's hit rate on such a file."""
+"""Predictions for a whole dataset, in a file of FORGE's form."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data import MalformedRows
-from ..errors import CorruptFileError, InvalidSemanticIdError, InvalidSequencesError
+from ..errors import InvalidSequencesError
 from ..generation import PrefixTable, constrained_beam_search
 from ..generation.history_search import eval_mode, pad_prompts
 from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, get_trained_setting
@@ -27,12 +27,11 @@ from ..tokenization import HistoryEncoder, PromptEncoder
 from .part_files import PartFile, finished_rows, merge_parts
 
 
-__all__ = ["hit_rate_of_predictions", "predict_to_jsonl"]
+__all__ = ["DECODER_ONLY_KEY", "ENCODER_DECODER_KEY", "predict_to_jsonl"]
 
 DECODER_ONLY_KEY, ENCODER_DECODER_KEY = "_generated_new_text_", "_generated_text_"
 # Rows of so many batches are sorted by length together.
 _BATCHES_PER_WINDOW = 8
-_LINES_PER_CHUNK = 1000
 Encode = Callable[[dict[str, list], int, MalformedRows], list[torch.Tensor | None]]
 
 
@@ -188,81 +187,6 @@ def predict_to_jsonl(
     _wait(count)
 
 
-def hit_rate_of_predictions(
-    path: str | os.PathLike,
-    catalog: SemanticIdCatalog,
-    ks: Sequence[int] = (20, 100, 500, 1000),
-    show_progress: bool = True,
-) -> dict[str, float]:
-    """
-    FORGE's HR@k of a file of predictions, its own or [`predict_to_jsonl`]'s: semantic IDs are replaced by their items,
-    in the order of beams, and the share of a row's true items that is among the first `k` is averaged over rows.
-
-    As FORGE counts, a semantic ID that no item has takes up no place, one that is named twice takes up its places
-    twice, and a true item that isn't in the catalog counts as missed.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            JSONL file with `answer`, true item ids joined by `;`, and `_generated_new_text_` or `_generated_text_`,
-            the texts of semantic IDs.
-        catalog ([`SemanticIdCatalog`]):
-            The items.
-        ks (`Sequence[int]`, *optional*, defaults to `(20, 100, 500, 1000)`):
-            Lengths of the lists.
-        show_progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a progress bar, if it takes more than five seconds.
-
-    Returns:
-        `dict[str, float]`: `"hit_rate@20"` and so on, each between 0 and 1.
-
-    Raises:
-        `FileNotFoundError`: There is no such file.
-        [`CorruptFileError`]: It has no rows, or a line isn't such an object.
-
-    Example:
-
-    ```python
-    >>> import json, tempfile
-    >>> from pathlib import Path
-    >>> from forge_hf import SemanticIdCatalog
-    >>> from forge_hf.evaluation import hit_rate_of_predictions
-
-    >>> codes = [[1, 2], [0, 3], [1, 2]]
-    >>> items = ["shirt", "shoe", "sock"]
-    >>> catalog = SemanticIdCatalog.from_codes(items, codes, codebook_sizes=[4, 4], on_collision="keep")
-    >>> path = Path(tempfile.mkdtemp()) / "output.jsonl"
-    >>> _ = path.write_text(json.dumps({"answer": "shoe;hat", "_generated_text_": ["C1C6", "C3C4", "C0C7"]}))
-    >>> hit_rate_of_predictions(path, catalog, ks=(2, 3))
-    {'hit_rate@2': 0.0, 'hit_rate@3': 0.5}
-    ```
-    """
-    path, ks = Path(path), list(ks)
-    if not ks or not all(isinstance(k, int) and k > 0 for k in ks):
-        raise ValueError(f"`ks` must be positive integers, got {ks}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
-    row_of = {str(item): row for row, item in enumerate(catalog.item_ids)}
-    totals, num_rows = [0.0] * len(ks), 0
-    size = path.stat().st_size
-    progress = tqdm(desc="Scoring", total=size, unit="B", unit_scale=True, delay=5, disable=not show_progress)
-    with open(path, "rb") as file, progress:
-        while chunk := list(islice(file, _LINES_PER_CHUNK)):
-            samples = [_read(line, path) for line in chunk if not line.isspace()]
-            known = [[row_of[item] for item in truths if item in row_of] for truths, _ in samples]
-            sids = iter(catalog.layout.to_text(catalog.codes[list(chain.from_iterable(known))]))
-            for (truths, generated), rows in zip(samples, known, strict=True):
-                # Most rows have no hit, and are told apart by their texts alone.
-                if not set(islice(sids, len(rows))).isdisjoint(generated):
-                    listed = list(islice(_items(catalog, generated), max(ks)))
-                    for place, k in enumerate(ks):
-                        totals[place] += len(truths.intersection(listed[:k])) / len(truths)
-            num_rows += len(samples)
-            progress.update(sum(map(len, chunk)))
-    if num_rows == 0:
-        raise CorruptFileError(f"{path} has no rows.")
-    return {f"hit_rate@{k}": total / num_rows for k, total in zip(ks, totals, strict=True)}
-
-
 def _process() -> tuple[int, int]:
     """Number of this process, and how many there are. Joins those of a launcher, if nobody has yet."""
     launched = int(os.environ.get("WORLD_SIZE", 1))
@@ -364,37 +288,3 @@ def _digest_rows(rows: dict[str, list], encode: Encode) -> str:
     for prompt in encode(rows, 0, MalformedRows(max_rate=1)):
         digest.update(b"-" if prompt is None else prompt.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _read(line: bytes, path: Path) -> tuple[set[str], list[str]]:
-    """True items and predicted semantic IDs of a line."""
-    try:
-        sample = json.loads(line)
-        generated = sample[DECODER_ONLY_KEY] if DECODER_ONLY_KEY in sample else sample[ENCODER_DECODER_KEY]
-        if not isinstance(generated, list) or not all(isinstance(text, str) for text in generated):
-            raise TypeError("predictions must be a list of texts")
-        return set(sample["answer"].strip().split(";")), generated
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFileError(
-            f"{path} has a line that isn't a prediction with an `answer`: {line[:60]!r} ({type(error).__name__}: "
-            f"{error})."
-        ) from error
-
-
-def _items(catalog: SemanticIdCatalog, texts: list[str]) -> Iterator[str]:
-    """Items of semantic IDs, in order; none of a text that isn't a semantic ID."""
-    for start in range(0, len(texts), 256):
-        part = texts[start : start + 256]
-        try:
-            codes = catalog.layout.from_text(part)
-        except InvalidSemanticIdError:
-            codes = torch.cat([_codes(catalog.layout, text) for text in part])
-        for items in catalog.items_for(codes):
-            yield from map(str, items)
-
-
-def _codes(layout: SemanticIdLayout, text: str) -> torch.Tensor:
-    try:
-        return layout.from_text([text])
-    except InvalidSemanticIdError:
-        return torch.empty(0, layout.num_levels, dtype=torch.int64)
