@@ -91,9 +91,8 @@ def main():
             capacity=args.capacity, seed=args.seed, candidates=candidates,
         )  # fmt: skip
         catalog.save_pretrained(args.output_dir)
-        print(f"{len(catalog)} items, codebook sizes {list(catalog.layout.codebook_sizes)}, {catalog.fingerprint=}")
-        print(f"example: item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
         print(format_quality(semantic_id_quality(catalog), catalog))
+        print(f"for example, item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
         print(f"saved to {args.output_dir}")
     accelerator.wait_for_everyone()
     accelerator.end_training()

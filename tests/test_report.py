@@ -84,7 +84,7 @@ def test_the_command(files):
     for picture in ("load_curves", "codebook_usage", "prefix_tree", "categories_by_first_code"):
         assert (output / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     for line in (
-        "10 items, fingerprint",
+        "10 items, codebook sizes [4, 4, 4, ",
         f"Gini coefficient                       {written['gini']:.4f}   0.0000",
         f"of random pairs                           {100 * written['random_pairs_sharing_prefix'][0]:.3g}%",
     ):

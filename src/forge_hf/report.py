@@ -117,7 +117,11 @@ def format_quality(quality: SemanticIdQuality, catalog: SemanticIdCatalog) -> st
     """The metrics as aligned text."""
     found = quality
     sizes = catalog.layout.codebook_sizes[: len(found.utilization)]
-    lines = [f"{found.num_items:,} items, fingerprint {catalog.fingerprint}, collisions: {catalog.on_collision}", ""]
+    lines = [
+        f"{found.num_items:,} items, codebook sizes {list(catalog.layout.codebook_sizes)}, collisions: "
+        f"{catalog.on_collision}, fingerprint {catalog.fingerprint}",
+        "",
+    ]
     moved = catalog.on_collision != "keep"
     rows = [
         ["", "item tokenizer", *(["catalog"] if moved else [])],
@@ -142,7 +146,7 @@ def format_quality(quality: SemanticIdQuality, catalog: SemanticIdCatalog) -> st
         ("of random pairs", found.random_pairs_sharing_prefix),
     ):
         if values is not None:
-            rows.append([title, *(f"{100 * value:.3g}%" for value in values)])
+            rows.append([title, *("<0.001%" if 0 < value < 1e-5 else f"{100 * value:.3g}%" for value in values)])
     lines += ["", *_align(rows)]
     if found.embedding_hit_rate is not None:
         rows = [["embedding hit rate", *(f"@{k}" for k in found.embedding_hit_rate)]]

@@ -207,8 +207,7 @@ def test_row_numbers_are_equal_and_ordered_as_rows(rows):
         (lambda rows: (torch.zeros(2, 2).long(), torch.zeros(2, 3)), r"got \(2, 2\) and \(2, 3\)"),
         (lambda rows: (torch.zeros(2, 2), torch.zeros(2, 2)), "integers from 0 to 4"),
         (lambda rows: (torch.tensor([[0, 5]] * 2), torch.zeros(2, 2)), "integers from 0 to 4"),
-        (lambda rows: (torch.tensor([[0, 1]] * 2), torch.tensor([[1.0, 0.5]] * 2)), "nearest codes first"),
-        (lambda rows: (torch.tensor([[0]] * 2), torch.tensor([[math.nan]] * 2)), "nearest codes first"),
+        (lambda rows: (torch.tensor([[0]] * 2), torch.tensor([[math.nan]] * 2)), "got NaN"),
     ],
 )
 def test_bad_candidates_are_refused(candidates, match):
@@ -220,6 +219,17 @@ def from_codes(codes, on_collision, **options):
     return SemanticIdCatalog.from_codes(
         range(len(codes)), codes, codebook_sizes=SIZES, on_collision=on_collision, **options
     )
+
+
+def test_candidates_may_come_in_any_order():
+    codes, distances = (
+        torch.zeros(40, 3, dtype=torch.int64),
+        torch.rand(40, 5, generator=torch.Generator().manual_seed(0)),
+    )
+    layout = SemanticIdLayout([1, 1, 5])
+    nearest = move_to_nearest(codes, layout, nearest_of(distances, 5), capacity=8)
+    unordered = lambda rows: (torch.arange(5).expand(len(rows), 5), distances[rows])  # noqa: E731
+    assert torch.equal(move_to_nearest(codes, layout, unordered, capacity=8), nearest)
 
 
 def test_catalogs():

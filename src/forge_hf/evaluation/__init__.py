@@ -18,7 +18,7 @@ from .metrics import (
     recall_at_k,
 )
 from .plots import plot_categories_by_first_code, plot_codebook_usage, plot_curves
-from .prediction import hit_rate_of_predictions, predict_to_jsonl
+from .prediction import predict_to_jsonl
 from .prediction_scores import hit_rate_of_predictions
 from .row_evaluator import RowEvaluator
 

@@ -56,7 +56,7 @@ def _number(value: Any) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return "< 0.001 %" if 0 < value < 1e-5 else f"{100 * value:.3g} %"
 
 
 def _duration(seconds: float) -> str:

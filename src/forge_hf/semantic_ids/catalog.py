@@ -141,7 +141,7 @@ class SemanticIdCatalog:
                 Seed of who stays and, for `"random"`, of where the others go.
             candidates (`Callable`, *optional*):
                 For `"knn"`, the nearest codes of the last level: given row numbers of `codes`, an int64 tensor of
-                shape `(n,)`, it returns codes and distances of shape `(n, C)`, nearest first. Of an RQ-VAE these are
+                shape `(n,)`, it returns codes and distances of shape `(n, C)`. Of an RQ-VAE these are
                 `candidates` and `candidate_distances` of `model.encode(embeddings[rows], num_candidates=200)`.
 
         Returns:

@@ -127,8 +127,8 @@ def move_to_nearest(
             Their layout.
         candidates (`Callable`):
             Given row numbers of `codes`, an int64 tensor of shape `(n,)`, returns two tensors of shape `(n, C)`: codes
-            of the last level, different ones in a row and nearest first, and their distances. It is called in chunks,
-            for items that must move alone. A row may hold the item's own code.
+            of the last level, different ones in a row, and their distances. It is called in chunks, for items that
+            must move alone. A row may hold the item's own code.
         capacity (`int`, *optional*, defaults to 5):
             The most items that may have the same codes.
         seed (`int`, *optional*, defaults to 0):
@@ -141,7 +141,7 @@ def move_to_nearest(
         [`CapacityError`]: Items share the levels before the last with too many others to have room at this capacity
             (found before any candidate is asked for; the message says which capacity would do), or find no room among
             their candidates (the message says how many). FORGE leaves such items out; nothing is lost here.
-        `ValueError`: What `candidates` returns has the wrong shape, isn't codes of the last level, or not in order.
+        `ValueError`: What `candidates` returns has the wrong shape, isn't codes of the last level, or has NaN.
 
     Example:
 
@@ -313,8 +313,11 @@ def _ask(candidates: CandidateFunction, rows: np.ndarray, last_size: int) -> tup
             )
         if codes.is_floating_point() or codes.min() < 0 or codes.max() >= last_size:
             raise ValueError(f"`candidates` must return integers from 0 to {last_size - 1}, codes of the last level.")
-        if not (distances[:, 1:] >= distances[:, :-1]).all() or distances.isnan().any():
-            raise ValueError("`candidates` must return the nearest codes first, with distances that never fall.")
+        if distances.isnan().any():
+            raise ValueError("`candidates` must return distances that are numbers, got NaN.")
+        if (distances[:, 1:] < distances[:, :-1]).any():  # an item's own code may come first for all that
+            distances, order = distances.sort(dim=1, stable=True)
+            codes = codes.gather(1, order)
         parts.append((codes.numpy().astype(np.int32), distances.float().numpy()))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
