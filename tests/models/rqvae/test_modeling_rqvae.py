@@ -101,7 +101,7 @@ def test_encode_goes_through_large_inputs_in_chunks(monkeypatch):
     expected = model.encode(embeddings)
     monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
     monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODER_CHUNK_NUMEL", 12 * 5)
-    monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_NUMEL", {"cpu": 128 * 3, "other": 128 * 3})
+    monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_BYTES", {"cpu": 100, "other": 100})
     output = model.encode(embeddings)
     assert torch.equal(output.codes, expected.codes)
     torch.testing.assert_close(output.latents, expected.latents)

@@ -9,7 +9,7 @@ from .modeling_rqvae import RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPr
 
 AutoConfig.register(RQVAEConfig.model_type, RQVAEConfig, exist_ok=True)
 AutoModel.register(RQVAEConfig, RQVAEModel, exist_ok=True)
-# `save_pretrained` puts the two files beside the weights, which then load without forge_hf (`trust_remote_code=True`).
+# `save_pretrained` puts the files beside the weights, which then load without forge_hf (`trust_remote_code=True`).
 RQVAEConfig.register_for_auto_class()
 RQVAEModel.register_for_auto_class("AutoModel")
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 
-# Scores of at most this many pairs of a row and a code at a time. On a CPU they stay in its cache.
-BLOCK_NUMEL = {"cpu": 2**21, "other": 2**26}
+# Scores of rows and codes are gone through in blocks of so many bytes. On a CPU they stay in its cache.
+BLOCK_BYTES = {"cpu": 2**21, "other": 2**28}
 NUM_GROUPS = 256  # of codes: a row's nearest codes are looked for in the groups whose best code is near
-MAX_NEAR_GROUPS = 16  # a row that has more is compared with all codes
+MAX_NEAR_GROUPS = 64  # a row that has more is compared with all codes
 # Sums of Sinkhorn's that lie in this range lose nothing to numbers below float32's range.
 SINKHORN_RANGE = (1e-15, 1e15)
 
@@ -79,7 +79,8 @@ def nearest_candidates(
     """
     candidates, distances = [], []
     numbers = torch.arange(len(codebook), device=residuals.device)
-    for rows, own in zip(_row_blocks(residuals, len(codebook)), _row_blocks(codes, len(codebook)), strict=True):
+    blocks = _row_blocks(residuals, len(codebook))
+    for rows, own in zip(blocks, codes.split(len(blocks[0])), strict=True):
         block = squared_distances(rows, codebook).clamp_(min=0).float()
         # The bits of floats that aren't negative are ordered as the floats are. The code makes each key distinct.
         keys = (block.view(torch.int32).long() << 32) | numbers
@@ -115,7 +116,17 @@ def balanced_codes(
 
 
 def _row_blocks(rows: torch.Tensor, num_columns: int) -> tuple[torch.Tensor, ...]:
-    return rows.split(max(1, BLOCK_NUMEL.get(rows.device.type, BLOCK_NUMEL["other"]) // num_columns))
+    num_bytes = BLOCK_BYTES["cpu" if rows.device.type == "cpu" else "other"]
+    return rows.split(max(1, num_bytes // (num_columns * rows.element_size())))
+
+
+def _argmax(rows: torch.Tensor) -> torch.Tensor:
+    """`rows.argmax(dim=1)`, by the largest of each of some groups of columns: much faster on a CPU."""
+    size = rows.shape[1]
+    group_size = next(size_ for size_ in (128, 64, 32, 16, 8, 4, 2, 1) if size % size_ == 0)
+    groups = rows.view(len(rows), -1, group_size)
+    best = groups.amax(dim=2).argmax(dim=1)
+    return best * group_size + groups[torch.arange(len(rows), device=rows.device), best].argmax(dim=1)
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
@@ -124,9 +135,7 @@ def _product_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _shortlists(
-    residuals: torch.Tensor, codebook: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _shortlists(residuals: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Codes of shape `(batch_size,)` as far as they are certain. Those of other rows are the size of the codebook where
     the row is in the pairs of rows and near codes that come with them, and -1 where there are too many near codes.
@@ -244,18 +253,18 @@ def _sinkhorn_by_scaling_(distances: torch.Tensor, epsilon: float, num_iteration
         block.sub_(least)
         offsets = block.amin(dim=1, keepdim=True)
         block.sub_(offsets).mul_(scale).exp_()
-        sums += (offsets[:, 0] * scale).exp() @ block
+        sums.addmv_(block.T, (offsets[:, 0] * scale).exp())
     history = [_sum_over_processes(sums)]
     for _ in range(num_iterations - 1):
         factors, sums = 1 / history[-1], torch.zeros_like(least)
         for block in blocks:
-            sums += (1 / (block @ factors)) @ block
+            sums.addmv_(block.T, 1 / (block @ factors))
         history.append(_sum_over_processes(sums))
     low, high = torch.stack(history).aminmax()
     if not (low > SINKHORN_RANGE[0] and high < SINKHORN_RANGE[1]):  # the same on all processes
         return None
     factors = 1 / history[-1]
-    return torch.cat([block.mul_(factors).argmax(dim=1) for block in blocks])
+    return torch.cat([_argmax(block.mul_(factors)) for block in blocks])
 
 
 def _sinkhorn_on_logarithms(distances: torch.Tensor, epsilon: float, num_iterations: int) -> torch.Tensor:

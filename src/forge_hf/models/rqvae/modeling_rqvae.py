@@ -23,9 +23,9 @@ from .configuration_rqvae import RQVAEConfig
 
 
 # Encoding goes through the rows in chunks, and the encoder in smaller ones whose widest layer has at most so many
-# numbers (8 MB).
+# numbers (2 MB).
 ENCODE_CHUNK_SIZE = 2**15
-ENCODER_CHUNK_NUMEL = 2**20
+ENCODER_CHUNK_NUMEL = 2**18
 
 
 @dataclass
