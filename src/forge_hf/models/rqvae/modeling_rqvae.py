@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""RQ-VAE model. Imports only torch, transformers and its sibling: the same file is the Hub's remote code."""
+"""RQ-VAE model. Imports only torch, transformers and its siblings: the same file is the Hub's remote code."""
 
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_rqvae import RQVAEConfig
+from .contrastive_loss import INITIAL_LOGIT_SCALE, RQVAEContrastiveLoss, gather_rows, is_distributed
 
 
 # Encoding goes through the rows in chunks whose widest intermediate has at most this many numbers (128 MB).
@@ -27,7 +28,7 @@ class RQVAEOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
-            The weighted sum of the terms below.
+            The weighted sum of the terms below. Of pairs, the reconstruction loss is no part of it.
         reconstruction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
             Error of the reconstruction, on normalized inputs.
         commitment_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
@@ -35,6 +36,11 @@ class RQVAEOutput(ModelOutput):
         codebook_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True` and
             `codebook_update="gradient"`):
             Distance of the codes to their (fixed) latents, unweighted.
+        contrastive_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `positives` is given and
+            `return_loss=True`):
+            Mean of `contrastive_terms`, unweighted.
+        contrastive_terms (`torch.FloatTensor` of shape `(3,)`, *optional*, returned with `contrastive_loss`):
+            The terms `self`, `original` and `cross` of the contrastive loss.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, input_dim)`):
             The embeddings, decoded from their codes.
         latents (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
@@ -47,6 +53,8 @@ class RQVAEOutput(ModelOutput):
     reconstruction_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     codebook_loss: torch.FloatTensor | None = None
+    contrastive_loss: torch.FloatTensor | None = None
+    contrastive_terms: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     codes: torch.LongTensor | None = None
@@ -79,14 +87,16 @@ def sinkhorn_assignment(distances: torch.Tensor, epsilon: float, num_iterations:
     """
     Codes of shape `(batch_size,)` that use all codes of a level about equally within the batch.
 
-    FORGE's form: costs are standardized over the whole matrix and shifted to a minimum of 0, `Q = exp(-cost /
-    epsilon)` is normalized over items and then over codes, `num_iterations` times, and each item takes its largest
-    entry. Done on logarithms, since an item far from every code would underflow.
+    FORGE's form: costs are standardized over the whole matrix, `Q = exp(-cost / epsilon)` is normalized over items and
+    then over codes, `num_iterations` times, and each item takes its largest entry. Done on logarithms, since an item
+    far from every code would underflow. The batch is that of all processes, which must be of one size (FORGE
+    standardizes the costs of each process by themselves).
     """
-    costs = (distances - distances.mean()) / distances.std(correction=0).clamp(min=1e-12)
-    log_q = (costs.min() - costs) / epsilon
+    costs = distances - gather_rows(distances.mean()[None]).mean()
+    costs = costs / gather_rows(costs.pow(2).mean()[None]).mean().sqrt().clamp(min=1e-12)
+    log_q = -costs / epsilon
     for _ in range(num_iterations):
-        log_q = log_q - log_q.logsumexp(dim=0, keepdim=True)
+        log_q = log_q - gather_rows(log_q.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0, keepdim=True)
         log_q = log_q - log_q.logsumexp(dim=1, keepdim=True)
     return log_q.argmax(dim=1)
 
@@ -108,10 +118,6 @@ def rotate_to(latents: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
 
     rotated = scale * (latents - 2 * dot(latents, middle) * middle + 2 * dot(latents, z_hat) * q_hat)
     return rotated + (quantized - rotated).detach()  # exactly `quantized`, whatever the rounding of the rotation
-
-
-def is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class RQVAEInputNormalization(nn.Module):
@@ -248,7 +254,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rqvae"
     main_input_name = "embeddings"
     # All but the `initialized` flags: the model is small, and rounded weights would move items to other codes.
-    _keep_in_fp32_modules_strict = ["input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size"]
+    _keep_in_fp32_modules_strict = [
+        "input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size", "logit_scale",
+    ]  # fmt: skip
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -264,6 +272,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
             init.zeros_(module.initialized)
             if self.config.codebook_update == "ema":
                 init.copy_(module.embed_sum, module.weight * module.cluster_size[:, None])
+        elif isinstance(module, RQVAEContrastiveLoss):
+            for scale in module.logit_scales:
+                init.constant_(scale, INITIAL_LOGIT_SCALE)
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """
@@ -322,6 +333,8 @@ class RQVAEModel(RQVAEPreTrainedModel):
         self.encoder = RQVAEMLP(config, sizes)
         self.quantizer = RQVAEResidualQuantizer(config)
         self.decoder = RQVAEMLP(config, sizes[::-1])
+        if config.contrastive_loss_weight > 0:
+            self.contrastive_loss = RQVAEContrastiveLoss()
         self.post_init()
 
     @property
@@ -385,6 +398,15 @@ class RQVAEModel(RQVAEPreTrainedModel):
             )
         if not embeddings.is_floating_point():
             raise ValueError(f"`embeddings` must be floating point, but is {embeddings.dtype}.")
+
+    def _check_positives(self, positives: torch.Tensor, embeddings: torch.Tensor) -> None:
+        if self.config.contrastive_loss_weight == 0:
+            raise ValueError("`positives` need a model with a contrastive loss: set `contrastive_loss_weight` above 0.")
+        if positives.shape != embeddings.shape or not positives.is_floating_point():
+            raise ValueError(
+                f"`positives` must be floating point of the shape of `embeddings`, {tuple(embeddings.shape)}, "
+                f"but is {positives.dtype} of shape {tuple(positives.shape)}."
+            )
 
     def _chunks(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
         widest = max(self.config.input_dim, *self.config.hidden_sizes, *self.config.codebook_sizes)
@@ -494,34 +516,50 @@ class RQVAEModel(RQVAEPreTrainedModel):
         return commitment, codebook
 
     @can_return_tuple
-    def forward(self, embeddings: torch.Tensor, return_loss: bool = True) -> RQVAEOutput:
+    def forward(
+        self, embeddings: torch.Tensor, positives: torch.Tensor | None = None, return_loss: bool = True
+    ) -> RQVAEOutput:
         """
         Reconstructs embeddings from their codes and, in training mode, moves the running statistics of the codebooks.
-        In training mode and under `torch.distributed` this is a collective: every process must call it.
+        In training mode and under `torch.distributed` this is a collective: every process must call it, with as many
+        rows if there are positives or a Sinkhorn assignment.
 
         The codes of the levels before are constants to a level, so a code is moved only by its own level's loss
         (`"per_level"`), or by the losses of its own and deeper levels (`"cumulative"`).
 
+        With `positives`, this is FORGE's step on item pairs: the loss is the contrastive loss, of reconstructions and
+        embeddings in the space of the embeddings, plus the commitment and codebook losses of both sides. Both sides
+        are assigned codes by themselves. Their reconstruction loss is reported, but isn't part of the loss.
+
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
                 Item embeddings.
+            positives (`torch.Tensor` of shape `(batch_size, input_dim)`, *optional*):
+                The embedding of an item that goes with each, of length about 1 as `embeddings`. Only for a model with
+                `contrastive_loss_weight` above 0.
             return_loss (`bool`, *optional*, defaults to `True`):
                 Whether to compute the losses.
             return_dict (`bool`, *optional*):
                 Whether to return an [`RQVAEOutput`] instead of a tuple.
 
         Returns:
-            [`RQVAEOutput`]
+            [`RQVAEOutput`]: losses of both sides, reconstruction, latents and codes of `embeddings`.
 
         Raises:
-            `ValueError`: if `embeddings` is empty or of the wrong width.
+            `ValueError`: if `embeddings` is empty or of the wrong width, `positives` of another shape, or the model
+                has no contrastive loss.
         """
         self._check_embeddings(embeddings)
+        size = len(embeddings)
+        if positives is not None:
+            self._check_positives(positives, embeddings)
+            embeddings = torch.cat([embeddings, positives])
         with torch.autocast(embeddings.device.type, enabled=False):
             normalized = self.input_normalization(embeddings.float())
             if self.training:
                 latents = self.encoder(normalized)
-                codes = self.quantizer.assign(latents.detach(), training=True)
+                sides = latents.detach().split(size)
+                codes = torch.cat([self.quantizer.assign(side, training=True) for side in sides])
             else:
                 latents = self._latents(embeddings)
                 codes = self.quantizer.assign(latents.detach()).to(embeddings.device)
@@ -535,13 +573,19 @@ class RQVAEModel(RQVAEPreTrainedModel):
             else:
                 passed = latents + (quantized - latents).detach()
             decoded = self.decoder(passed)
-            output = RQVAEOutput(
-                reconstruction=self.input_normalization.inverse(decoded), latents=latents, codes=codes
-            )
+            reconstruction = self.input_normalization.inverse(decoded)
+            output = RQVAEOutput(reconstruction=reconstruction[:size], latents=latents[:size], codes=codes[:size])
             if return_loss:
                 output.reconstruction_loss = self._reconstruction_loss(decoded, normalized)
                 output.commitment_loss, codebook_loss = self._quantization_losses(latents, residuals, vectors)
-                output.loss = output.reconstruction_loss + self.config.commitment_loss_weight * output.commitment_loss
+                if positives is None:
+                    output.loss = output.reconstruction_loss
+                else:
+                    sides = (*embeddings.float().split(size), *reconstruction.split(size))
+                    output.contrastive_terms = self.contrastive_loss(*sides)
+                    output.contrastive_loss = output.contrastive_terms.mean()
+                    output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
+                output.loss = output.loss + self.config.commitment_loss_weight * output.commitment_loss
                 if self.config.codebook_update == "gradient":
                     output.codebook_loss = codebook_loss
                     output.loss = output.loss + self.config.codebook_loss_weight * codebook_loss
