@@ -34,7 +34,7 @@ from .tokenization import (
 
 
 if TYPE_CHECKING:
-    from .data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
+    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, leave_one_out, read_sequences
     from .evaluation import RetrievalEvaluator
     from .training import (
         RetrievalTrainer,
@@ -42,13 +42,16 @@ if TYPE_CHECKING:
         RQVAETrainer,
         RQVAETrainingArguments,
         add_lora,
+        create_item_tokenizer,
         create_retriever,
+        item_tokenizer_arguments,
     )
 
 __version__ = version("forge-hf")
 
 _LAZY = {
     "ItemEmbeddings": "data",
+    "ItemPairs": "data",
     "SyntheticMarket": "data",
     "leave_one_out": "data",
     "read_sequences": "data",
@@ -58,7 +61,9 @@ _LAZY = {
     "RetrievalTrainer": "training",
     "RetrievalTrainingArguments": "training",
     "add_lora": "training",
+    "create_item_tokenizer": "training",
     "create_retriever": "training",
+    "item_tokenizer_arguments": "training",
 }
 
 __all__ = [
@@ -66,6 +71,7 @@ __all__ = [
     "GenerativeRetrievalPipeline",
     "HistoryEncoder",
     "ItemEmbeddings",
+    "ItemPairs",
     "PrefixTable",
     "RQVAEConfig",
     "RQVAEModel",
@@ -82,8 +88,10 @@ __all__ = [
     "SyntheticMarket",
     "add_lora",
     "constrained_beam_search",
+    "create_item_tokenizer",
     "create_retriever",
     "extend_tokenizer",
+    "item_tokenizer_arguments",
     "leave_one_out",
     "load_retriever",
     "push_folder",

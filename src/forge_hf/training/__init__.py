@@ -7,6 +7,12 @@ nothing of the Hub's cards or the command line.
 """
 
 from .collators import CausalCollator, Seq2SeqCollator
+from .item_tokenizers import (
+    ITEM_TOKENIZER_PRESETS,
+    convert_forge_weights,
+    create_item_tokenizer,
+    item_tokenizer_arguments,
+)
 from .regularization import add_hidden_dropout
 from .retrieval_trainer import RetrievalTrainer, RetrievalTrainingArguments
 from .retrievers import RETRIEVER_PRESETS, add_lora, create_retriever
@@ -15,6 +21,7 @@ from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
 
 
 __all__ = [
+    "ITEM_TOKENIZER_PRESETS",
     "RETRIEVER_PRESETS",
     "CausalCollator",
     "LengthGroupedEpochSampler",
@@ -26,5 +33,8 @@ __all__ = [
     "SequenceWindows",
     "add_hidden_dropout",
     "add_lora",
+    "convert_forge_weights",
+    "create_item_tokenizer",
     "create_retriever",
+    "item_tokenizer_arguments",
 ]

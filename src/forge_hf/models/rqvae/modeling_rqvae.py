@@ -401,7 +401,9 @@ class RQVAEModel(RQVAEPreTrainedModel):
 
     def _check_positives(self, positives: torch.Tensor, embeddings: torch.Tensor) -> None:
         if self.config.contrastive_loss_weight == 0:
-            raise ValueError("`positives` need a model with a contrastive loss: set `contrastive_loss_weight` above 0.")
+            raise ValueError(
+                "`positives` need a model with a contrastive loss: set `contrastive_loss_weight` above 0."
+            )
         if positives.shape != embeddings.shape or not positives.is_floating_point():
             raise ValueError(
                 f"`positives` must be floating point of the shape of `embeddings`, {tuple(embeddings.shape)}, "
