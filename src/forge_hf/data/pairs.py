@@ -99,7 +99,7 @@ class ItemPairs(Dataset):
 
         Raises:
             [`UnknownItemError`]: if a sequence names an item that isn't in `items`.
-            `ValueError`: if no two items stand side by side.
+            `ValueError`: if no two different items stand side by side.
         """
         _, lists = _columns(sequences, "`sequences`")
         rows = _rows_of(items, lists.values)
@@ -109,7 +109,10 @@ class ItemPairs(Dataset):
         left, right = rows[:-1][within].astype(np.int64), rows[1:][within].astype(np.int64)
         keys = np.unique(np.minimum(left, right) * len(items) + np.maximum(left, right))
         pairs = np.stack(np.divmod(keys, len(items)), axis=1)
-        return cls.from_rows(items, pairs[pairs[:, 0] != pairs[:, 1]])
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        if len(pairs) == 0:
+            raise ValueError("`sequences` has no two different items side by side.")
+        return cls.from_rows(items, pairs)
 
     @classmethod
     def from_file(cls, items: ItemEmbeddings, path: str | os.PathLike) -> "ItemPairs":
