@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from forge_hf import RQVAEModel, SemanticIdCatalog, SyntheticMarket
@@ -45,6 +46,20 @@ def market_files(tmp_path_factory):
     ]
     (folder / "sequences.txt").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path):
+    pairs = Dataset.from_dict({"left": list(range(1, 100)), "right": list(range(101, 200))})
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    run(
+        "train_rqvae.py", "--preset", "forge", "--embeddings", market_files / "items.safetensors", "--item_ids",
+        market_files / "item_ids.json", "--pairs", tmp_path / "pairs.parquet", "--pair_batch_ratio", 0.5,
+        "--codebook_sizes", 16, 16, "--num_train_epochs", 2, "--batch_size", 50, "--output_dir", tmp_path / "rqvae",
+    )  # fmt: skip
+    config = RQVAEModel.from_pretrained(tmp_path / "rqvae").config
+    assert (config.hidden_sizes, config.codebook_sizes, config.contrastive_loss_weight) == ([256, 256], [16, 16], 1)
+    facts = json.loads((tmp_path / "rqvae" / "run.json").read_text())
+    assert facts["data"]["num_pairs"] == 99 and facts["training"]["global_step"] == 2 * (6 + 3)
 
 
 def test_the_road_from_files_on_two_processes(market_files, tmp_path):

@@ -35,7 +35,7 @@ from .tokenization import (
 
 
 if TYPE_CHECKING:
-    from .data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
+    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, leave_one_out, read_sequences
     from .evaluation import RetrievalEvaluator
     from .training import (
         RetrievalTrainer,
@@ -43,13 +43,16 @@ if TYPE_CHECKING:
         RQVAETrainer,
         RQVAETrainingArguments,
         add_lora,
+        create_item_tokenizer,
         create_retriever,
+        item_tokenizer_arguments,
     )
 
 __version__ = version("forge-hf")
 
 _LAZY = {
     "ItemEmbeddings": "data",
+    "ItemPairs": "data",
     "SyntheticMarket": "data",
     "leave_one_out": "data",
     "read_sequences": "data",
@@ -59,7 +62,9 @@ _LAZY = {
     "RetrievalTrainer": "training",
     "RetrievalTrainingArguments": "training",
     "add_lora": "training",
+    "create_item_tokenizer": "training",
     "create_retriever": "training",
+    "item_tokenizer_arguments": "training",
 }
 
 __all__ = [
@@ -67,6 +72,7 @@ __all__ = [
     "GenerativeRetrievalPipeline",
     "HistoryEncoder",
     "ItemEmbeddings",
+    "ItemPairs",
     "PrefixTable",
     "PromptEncoder",
     "RQVAEConfig",
@@ -84,8 +90,10 @@ __all__ = [
     "SyntheticMarket",
     "add_lora",
     "constrained_beam_search",
+    "create_item_tokenizer",
     "create_retriever",
     "extend_tokenizer",
+    "item_tokenizer_arguments",
     "leave_one_out",
     "load_retriever",
     "push_folder",

@@ -75,7 +75,8 @@ def generate(*args, **kwargs):
 RQVAEConfig, RQVAEModel, SemanticIdTokenizer = Config, Model, Tokenizer
 """
 CODE_FILES = [
-    "__init__.py", "code.py", "code_assignment.py", "configuration_rqvae.py", "custom_generate/generate.py",
+    "__init__.py", "code.py", "code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py",
+    "custom_generate/generate.py",
     "evil_module.py", "handler.py", "modeling_rqvae.py", "pipeline.py", "setup.py", "sitecustomize.py",
     "tokenization_semantic_id.py",
 ]  # fmt: skip

@@ -7,6 +7,12 @@ reads. Knows nothing of the Hub's cards or the command line.
 """
 
 from .collators import CausalCollator, PromptCollator, Seq2SeqCollator
+from .item_tokenizers import (
+    ITEM_TOKENIZER_PRESETS,
+    convert_forge_weights,
+    create_item_tokenizer,
+    item_tokenizer_arguments,
+)
 from .regularization import add_hidden_dropout
 from .retrieval_trainer import RetrievalTrainer, RetrievalTrainingArguments
 from .retrievers import RETRIEVER_PRESETS, add_lora, create_retriever
@@ -16,6 +22,7 @@ from .text_rows import PromptRows, PromptStream
 
 
 __all__ = [
+    "ITEM_TOKENIZER_PRESETS",
     "RETRIEVER_PRESETS",
     "CausalCollator",
     "LengthGroupedEpochSampler",
@@ -30,5 +37,8 @@ __all__ = [
     "SequenceWindows",
     "add_hidden_dropout",
     "add_lora",
+    "convert_forge_weights",
+    "create_item_tokenizer",
     "create_retriever",
+    "item_tokenizer_arguments",
 ]

@@ -44,6 +44,13 @@ class TestRQVAEModelEMA(ItemTokenizerTesterMixin):
         return tiny_config(codebook_update="ema", input_normalization="standardize", dropout=0.5)
 
 
+class TestRQVAEModelContrastive(ItemTokenizerTesterMixin):
+    model_class = RQVAEModel
+
+    def get_config(self):
+        return tiny_config(contrastive_loss_weight=1.0)
+
+
 # -- encode
 
 
@@ -394,9 +401,10 @@ def test_set_codebook():
 
 
 def test_files_work_as_remote_code(tmp_path):
-    model, embeddings = tiny_model(), rows(30)
+    model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
     model.save_pretrained(tmp_path / "model")
-    assert (tmp_path / "model" / "modeling_rqvae.py").exists()
+    code = {path.name for path in (tmp_path / "model").glob("*.py")}
+    assert code == {"configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
         "import sys, numpy, torch; from transformers import AutoModel;"

@@ -4,6 +4,7 @@
 from transformers import AutoConfig, AutoModel
 
 from .configuration_rqvae import RQVAEConfig
+from .contrastive_loss import RQVAEContrastiveLoss
 from .modeling_rqvae import RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 
 
@@ -13,4 +14,11 @@ AutoModel.register(RQVAEConfig, RQVAEModel, exist_ok=True)
 RQVAEConfig.register_for_auto_class()
 RQVAEModel.register_for_auto_class("AutoModel")
 
-__all__ = ["RQVAEConfig", "RQVAEEncoderOutput", "RQVAEModel", "RQVAEOutput", "RQVAEPreTrainedModel"]
+__all__ = [
+    "RQVAEConfig",
+    "RQVAEContrastiveLoss",
+    "RQVAEEncoderOutput",
+    "RQVAEModel",
+    "RQVAEOutput",
+    "RQVAEPreTrainedModel",
+]

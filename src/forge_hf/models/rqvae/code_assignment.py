@@ -97,7 +97,8 @@ def sinkhorn_assignment(distances: torch.Tensor, epsilon: float, num_iterations:
     `torch.distributed` is that of all processes together.
 
     FORGE's form: costs are standardized over the whole matrix, `Q = exp(-cost / epsilon)` is normalized over items and
-    then over codes, `num_iterations` times, and each item takes its largest entry.
+    then over codes, `num_iterations` times, and each item takes its largest entry. (FORGE standardizes the costs of
+    each process by themselves.)
     """
     codes = _sinkhorn_by_scaling_(distances.clone(), epsilon, num_iterations)
     return _sinkhorn_on_logarithms(distances, epsilon, num_iterations) if codes is None else codes

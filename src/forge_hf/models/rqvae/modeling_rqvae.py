@@ -20,6 +20,7 @@ from .code_assignment import (
     nearest_codes,
 )
 from .configuration_rqvae import RQVAEConfig
+from .contrastive_loss import INITIAL_LOGIT_SCALE, RQVAEContrastiveLoss
 
 
 # Encoding goes through the rows in chunks, and the encoder in smaller ones whose widest layer has at most so many
@@ -35,7 +36,7 @@ class RQVAEOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
-            The weighted sum of the terms below.
+            The weighted sum of the terms below. Of pairs, the reconstruction loss is no part of it.
         reconstruction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
             Error of the reconstruction, on normalized inputs.
         commitment_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
@@ -43,6 +44,11 @@ class RQVAEOutput(ModelOutput):
         codebook_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True` and
             `codebook_update="gradient"`):
             Distance of the codes to their (fixed) latents, unweighted.
+        contrastive_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `positives` is given and
+            `return_loss=True`):
+            Mean of `contrastive_terms`, unweighted.
+        contrastive_terms (`torch.FloatTensor` of shape `(3,)`, *optional*, returned with `contrastive_loss`):
+            The terms `self`, `original` and `cross` of the contrastive loss.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, input_dim)`):
             The embeddings, decoded from their codes.
         latents (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
@@ -55,6 +61,8 @@ class RQVAEOutput(ModelOutput):
     reconstruction_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     codebook_loss: torch.FloatTensor | None = None
+    contrastive_loss: torch.FloatTensor | None = None
+    contrastive_terms: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     codes: torch.LongTensor | None = None
@@ -249,7 +257,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rqvae"
     main_input_name = "embeddings"
     # All but the `initialized` flags: the model is small, and rounded weights would move items to other codes.
-    _keep_in_fp32_modules_strict = ["input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size"]
+    _keep_in_fp32_modules_strict = [
+        "input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size", "logit_scale",
+    ]  # fmt: skip
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -265,6 +275,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
             init.zeros_(module.initialized)
             if self.config.codebook_update == "ema":
                 init.copy_(module.embed_sum, module.weight * module.cluster_size[:, None])
+        elif isinstance(module, RQVAEContrastiveLoss):
+            for scale in module.logit_scales:
+                init.constant_(scale, INITIAL_LOGIT_SCALE)
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """
@@ -323,6 +336,8 @@ class RQVAEModel(RQVAEPreTrainedModel):
         self.encoder = RQVAEMLP(config, sizes)
         self.quantizer = RQVAEResidualQuantizer(config)
         self.decoder = RQVAEMLP(config, sizes[::-1])
+        if config.contrastive_loss_weight > 0:
+            self.contrastive_loss = RQVAEContrastiveLoss()
         self.post_init()
 
     @property
@@ -396,6 +411,17 @@ class RQVAEModel(RQVAEPreTrainedModel):
         if len(bad) > 0:
             rows = ", ".join(map(str, bad[:5].tolist())) + (", …" if len(bad) > 5 else "")
             raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
+
+    def _check_positives(self, positives: torch.Tensor, embeddings: torch.Tensor) -> None:
+        if self.config.contrastive_loss_weight == 0:
+            raise ValueError(
+                "`positives` need a model with a contrastive loss: set `contrastive_loss_weight` above 0."
+            )
+        if positives.shape != embeddings.shape or not positives.is_floating_point():
+            raise ValueError(
+                f"`positives` must be floating point of the shape of `embeddings`, {tuple(embeddings.shape)}, "
+                f"but is {positives.dtype} of shape {tuple(positives.shape)}."
+            )
 
     def _latents(self, embeddings: torch.Tensor) -> torch.Tensor:
         """
@@ -516,34 +542,50 @@ class RQVAEModel(RQVAEPreTrainedModel):
         return commitment, codebook
 
     @can_return_tuple
-    def forward(self, embeddings: torch.Tensor, return_loss: bool = True) -> RQVAEOutput:
+    def forward(
+        self, embeddings: torch.Tensor, positives: torch.Tensor | None = None, return_loss: bool = True
+    ) -> RQVAEOutput:
         """
         Reconstructs embeddings from their codes and, in training mode, moves the running statistics of the codebooks.
-        In training mode and under `torch.distributed` this is a collective: every process must call it.
+        In training mode and under `torch.distributed` this is a collective: every process must call it, with as many
+        rows if there are positives or a Sinkhorn assignment.
 
         The codes of the levels before are constants to a level, so a code is moved only by its own level's loss
         (`"per_level"`), or by the losses of its own and deeper levels (`"cumulative"`).
 
+        With `positives`, this is FORGE's step on item pairs: the loss is the contrastive loss, of reconstructions and
+        embeddings in the space of the embeddings, plus the commitment and codebook losses of both sides. Both sides
+        are assigned codes by themselves. Their reconstruction loss is reported, but isn't part of the loss.
+
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
                 Item embeddings.
+            positives (`torch.Tensor` of shape `(batch_size, input_dim)`, *optional*):
+                The embedding of an item that goes with each, of length about 1 as `embeddings`. Only for a model with
+                `contrastive_loss_weight` above 0.
             return_loss (`bool`, *optional*, defaults to `True`):
                 Whether to compute the losses.
             return_dict (`bool`, *optional*):
                 Whether to return an [`RQVAEOutput`] instead of a tuple.
 
         Returns:
-            [`RQVAEOutput`]
+            [`RQVAEOutput`]: losses of both sides, reconstruction, latents and codes of `embeddings`.
 
         Raises:
-            `ValueError`: if `embeddings` is empty or of the wrong width.
+            `ValueError`: if `embeddings` is empty or of the wrong width, `positives` of another shape, or the model
+                has no contrastive loss.
         """
         self._check_embeddings(embeddings)
+        size = len(embeddings)
+        if positives is not None:
+            self._check_positives(positives, embeddings)
+            embeddings = torch.cat([embeddings, positives])
         with torch.autocast(embeddings.device.type, enabled=False):
             normalized = self.input_normalization(embeddings.float())
             if self.training:
                 latents = self.encoder(normalized)
-                codes = self.quantizer.assign(latents.detach(), training=True)
+                sides = latents.detach().split(size)
+                codes = torch.cat([self.quantizer.assign(side, training=True) for side in sides])
             else:
                 latents = self._latents(embeddings)
                 codes = self.quantizer.assign(latents.detach()).to(embeddings.device)
@@ -557,13 +599,19 @@ class RQVAEModel(RQVAEPreTrainedModel):
             else:
                 passed = latents + (quantized - latents).detach()
             decoded = self.decoder(passed)
-            output = RQVAEOutput(
-                reconstruction=self.input_normalization.inverse(decoded), latents=latents, codes=codes
-            )
+            reconstruction = self.input_normalization.inverse(decoded)
+            output = RQVAEOutput(reconstruction=reconstruction[:size], latents=latents[:size], codes=codes[:size])
             if return_loss:
                 output.reconstruction_loss = self._reconstruction_loss(decoded, normalized)
                 output.commitment_loss, codebook_loss = self._quantization_losses(latents, residuals, vectors)
-                output.loss = output.reconstruction_loss + self.config.commitment_loss_weight * output.commitment_loss
+                if positives is None:
+                    output.loss = output.reconstruction_loss
+                else:
+                    sides = (*embeddings.float().split(size), *reconstruction.split(size))
+                    output.contrastive_terms = self.contrastive_loss(*sides)
+                    output.contrastive_loss = output.contrastive_terms.mean()
+                    output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
+                output.loss = output.loss + self.config.commitment_loss_weight * output.commitment_loss
                 if self.config.codebook_update == "gradient":
                     output.codebook_loss = codebook_loss
                     output.loss = output.loss + self.config.codebook_loss_weight * codebook_loss
