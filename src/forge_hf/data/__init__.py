@@ -7,11 +7,8 @@ Doesn't know what a semantic ID is.
 from .al_gr import (
     behavior_to_lists,
     normalize_text_rows,
-    read_item_sids,
     read_origin_behavior,
     read_text_rows,
-    write_inferred_sids,
-    write_item_sids,
     write_origin_behavior,
 )
 from .al_gr_archives import (
@@ -21,6 +18,7 @@ from .al_gr_archives import (
     write_reconstruction_archive,
 )
 from .al_gr_embeddings import read_item_embeddings, write_item_embeddings
+from .al_gr_item_sids import read_item_sids, write_inferred_sids, write_item_sids
 from .embeddings import ItemEmbeddings
 from .malformed import MalformedRows
 from .pairs import ItemPairs
