@@ -40,6 +40,7 @@ class ItemPairs(Dataset):
     Raises:
         [`UnknownItemError`]: if a pair names an item that isn't in `items` (the message gives the first few).
         `ValueError`: if `pairs` isn't of shape `(num_pairs, 2)`, or holds no pair of two items.
+        `TypeError`: if ids are neither all strings nor all integers.
 
     Example:
 
