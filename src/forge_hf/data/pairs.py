@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UnknownItemError
 from .embeddings import ItemEmbeddings
-from .sequences import _columns, _load
+from .sequences import _load, adjacent_pairs
 
 
 __all__ = ["ItemPairs"]
@@ -102,17 +102,13 @@ class ItemPairs(Dataset):
             [`UnknownItemError`]: if a sequence names an item that isn't in `items`.
             `ValueError`: if no two different items stand side by side.
         """
-        _, lists = _columns(sequences, "`sequences`")
-        rows = _rows_of(items, lists.values)
-        ends = np.asarray(lists.offsets)[1:-1]  # where one sequence ends and the next starts
-        within = np.ones(max(len(rows) - 1, 0), dtype=bool)
-        within[ends[(ends > 0) & (ends < len(rows))] - 1] = False
-        left, right = rows[:-1][within].astype(np.int64), rows[1:][within].astype(np.int64)
-        keys = np.unique(np.minimum(left, right) * len(items) + np.maximum(left, right))
-        pairs = np.stack(np.divmod(keys, len(items)), axis=1)
-        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-        if len(pairs) == 0:
+        ids = adjacent_pairs(sequences)
+        ids = ids[ids[:, 0] != ids[:, 1]]
+        if len(ids) == 0:
             raise ValueError("`sequences` has no two different items side by side.")
+        rows = _rows_of(items, ids.reshape(-1)).reshape(-1, 2).astype(np.int64)
+        keys = np.unique(rows.min(axis=1) * len(items) + rows.max(axis=1))
+        pairs = np.stack(np.divmod(keys, len(items)), axis=1)
         return cls.from_rows(items, pairs)
 
     @classmethod

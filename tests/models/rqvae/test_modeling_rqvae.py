@@ -404,7 +404,7 @@ def test_files_work_as_remote_code(tmp_path):
     model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
     model.save_pretrained(tmp_path / "model")
     code = {path.name for path in (tmp_path / "model").glob("*.py")}
-    assert code == {"configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
+    assert code == {"code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
         "import sys, numpy, torch; from transformers import AutoModel;"
