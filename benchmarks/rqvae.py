@@ -9,8 +9,8 @@ The model has FORGE's shapes (512 -> 256 -> 256 -> 64, three levels of 8192 code
 items. `forge` is what FORGE's `get_codes` and its training step (https://github.com/selous123/al_sid) compute, as they
 do: in float32, the distances of the whole batch to all codes, with the angles that it logs. Its script encodes 128
 items at a time; it is measured at that, and at the batch size of ours. `products` are the float32 matrix products of
-encoding and nothing else, on blocks of 128 items that stay in the cache, which is their fastest. Ours gives the float64
-nearest codes.
+encoding and nothing else, on blocks of 128 items that stay in the cache, which is their fastest. Ours gives the
+float64 nearest codes.
 
 All ways take turns in one process. Figures are medians of the process' CPU time over the threads that it had, so that
 other work on the machine counts little. Where torch has instructions for bfloat16, as on AMD's Zen 4 and Intel's
