@@ -5,14 +5,16 @@ Speed of the RQ-VAE: items encoded and items trained on a second, beside FORGE's
     python benchmarks/rqvae.py                             # one thread, written to results/rqvae_speed.json
     python benchmarks/rqvae.py --threads 2 --output two.json
 
-The model has FORGE's shapes (512 -> 256 -> 256 -> 64, three levels of 8192 codes), codes are residuals of random items.
-`forge` is what FORGE's `get_codes` and its training step (https://github.com/selous123/al_sid) compute, as it computes
-it: float32, distances of the whole batch to all codes, with the angles that it logs. Its script encodes 128 items at a
-time; it is measured at that and at the batch of ours. `products` are the float32 matrix products of encoding and nothing
-else, on blocks of 128 items that stay in the cache, which is their fastest. Ours gives the float64 nearest codes.
+The model has FORGE's shapes (512 -> 256 -> 256 -> 64, three levels of 8192 codes); codes are residuals of random
+items. `forge` is what FORGE's `get_codes` and its training step (https://github.com/selous123/al_sid) compute, as they
+do: in float32, the distances of the whole batch to all codes, with the angles that it logs. Its script encodes 128
+items at a time; it is measured at that, and at the batch size of ours. `products` are the float32 matrix products of
+encoding and nothing else, on blocks of 128 items that stay in the cache, which is their fastest. Ours gives the
+float64 nearest codes.
 
 All ways take turns in one process. Figures are medians of the process' CPU time over the threads that it had, so that
-other work on the machine counts little.
+other work on the machine counts little. Where torch has instructions for bfloat16, as on AMD's Zen 4 and Intel's
+Sapphire Rapids, ours makes its shortlists with them: compare `cpu_bfloat16` of the result.
 """
 
 import argparse
@@ -158,7 +160,8 @@ def measure_encoding(model: RQVAEModel, items: int, batch_size: int, rounds: int
     return {
         "items": items,
         "batch_size": {
-            "ours": batch_size, "forge": FORGE_ENCODE_BATCH, "forge_large_batch": batch_size, "products": PRODUCTS_BATCH,
+            "ours": batch_size, "forge": FORGE_ENCODE_BATCH, "forge_large_batch": batch_size,
+            "products": PRODUCTS_BATCH,
         },
         "items_per_second": {name: round(items / value) for name, value in seconds.items()},
         "times_faster_than_forge": round(seconds["forge"] / seconds["ours"], 2),
@@ -216,6 +219,7 @@ def main() -> None:
         "threads": args.threads,
         "unit": f"medians of {args.rounds} interleaved rounds, by the CPU time of the process over its threads",
         "hardware": describe_hardware(),
+        "cpu_bfloat16": torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
         "versions": describe_versions(),
         "encoding": measure_encoding(model, args.items, args.encode_batch_size, args.rounds),
         "training_step": measure_training(model, args.train_batch_size, args.rounds),

@@ -83,7 +83,7 @@ def nearest_candidates(
     for rows, own in zip(blocks, codes.split(len(blocks[0])), strict=True):
         block = squared_distances(rows, codebook).clamp_(min=0).float()
         # The bits of floats that aren't negative are ordered as the floats are. The code makes each key distinct.
-        keys = (block.view(torch.int32).long() << 32) | numbers
+        keys = block.view(torch.int32).long().bitwise_left_shift_(32).bitwise_or_(numbers)
         keys.scatter_(1, own[:, None], own[:, None] - 2**32)
         nearest = keys.topk(num_candidates, dim=1, largest=False, sorted=True).values & (2**32 - 1)
         candidates.append(nearest)
