@@ -6,6 +6,8 @@ Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/build_catalog.py --rqvae ...
     python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --on_collision knn --capacity 5 ...
     python examples/build_catalog.py --codes codes.json --codebook_sizes 256 256 256 --output_dir runs/catalog
+    python examples/build_catalog.py --codes item_info/tiny_item_sid_final.csv --codebook_sizes 8192 8192 8192 \
+        --on_collision keep --output_dir runs/al_gr_catalog
     python examples/build_catalog.py --tiny --output_dir runs/catalog
 """
 
@@ -25,6 +27,7 @@ from forge_hf import (
     SyntheticMarket,
     semantic_id_quality,
 )
+from forge_hf.data import read_item_sids
 from forge_hf.report import format_quality
 
 
@@ -36,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE")
     parser.add_argument("--embeddings", help=".safetensors, .npy, .parquet or .arrow file, or a saved dataset")
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
-    parser.add_argument("--codes", help='ready codes instead: JSON of {"item id": [code, ...]}, from 0 in each level')
+    parser.add_argument("--codes", help='ready codes: JSON of {"item id": [code, ...]}, or a CSV as of AL-GR')
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="number of codes of each level, with --codes")
     parser.add_argument("--on_collision", default="suffix", choices=["suffix", "keep", "knn", "random"])
     parser.add_argument("--capacity", type=int, default=5, help="items of one semantic ID at most, for knn and random")
@@ -59,13 +62,14 @@ def main():
     accelerator = Accelerator()
 
     # 1. Codes of every item: read them, or encode the embeddings.
-    candidates = None
-    if args.codes:
+    codes = candidates = None
+    codebook_sizes = args.codebook_sizes
+    if args.codes and not args.codes.endswith(".csv"):
         table = json.loads(Path(args.codes).read_text(encoding="utf-8"))
-        item_ids, codes, codebook_sizes = list(table), list(table.values()), args.codebook_sizes
+        item_ids, codes = list(table), list(table.values())
         if all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in item_ids):
             item_ids = [int(item_id) for item_id in item_ids]  # JSON's keys are text; sequences keep integers
-    else:
+    elif not args.codes:
         if args.tiny:
             market = SyntheticMarket(num_items=500, num_users=1)
             items = ItemEmbeddings(market.embeddings, item_ids=market.item_ids)
@@ -86,10 +90,14 @@ def main():
 
     # 2. The catalog, written by one process.
     if accelerator.is_main_process:
-        catalog = SemanticIdCatalog.from_codes(
-            item_ids, codes, codebook_sizes=codebook_sizes, on_collision=args.on_collision,
-            capacity=args.capacity, seed=args.seed, candidates=candidates,
-        )  # fmt: skip
+        options = {
+            "codebook_sizes": codebook_sizes, "on_collision": args.on_collision, "capacity": args.capacity,
+            "seed": args.seed, "candidates": candidates,
+        }  # fmt: skip
+        if codes is None:
+            catalog = SemanticIdCatalog.from_dataset(read_item_sids(args.codes), **options)
+        else:
+            catalog = SemanticIdCatalog.from_codes(item_ids, codes, **options)
         catalog.save_pretrained(args.output_dir)
         print(format_quality(semantic_id_quality(catalog), catalog))
         print(f"for example, item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")

@@ -113,10 +113,45 @@ def test_train_rqvae_alone_and_resumed(tmp_path):
     assert "Collision rate" in run("train_rqvae.py", "--tiny", "--output_dir", tmp_path, "--resume")
 
 
-@pytest.mark.parametrize("script", ["build_catalog.py", "evaluate_gr.py"])
-def test_tiny(script, tmp_path):
-    output = ["--output_dir", tmp_path / "out"] if script == "build_catalog.py" else ["--output", tmp_path / "o.json"]
-    assert run(script, "--tiny", *output)
+def test_tiny(tmp_path):
+    assert run("evaluate_gr.py", "--tiny", "--output", tmp_path / "scores.json")
+    moved = run("build_catalog.py", "--tiny", "--on_collision", "knn", "--capacity", 2, "--output_dir", tmp_path)
+    assert "collisions: knn" in moved
+    assert SemanticIdCatalog.from_pretrained(tmp_path).quality["resolved_max_load"] <= 2
+
+
+def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
+    codes = {f"0{i:02d}": (i % 4, i % 8, i) for i in range(16)}  # ids that readers of CSV take for numbers
+    lines = ["base62_string,codebook_lv1,codebook_lv2,codebook_lv3", "NA,,,"]
+    lines += [",".join(map(str, (item, *code))) for item, code in codes.items()]
+    (tmp_path / "item_sid.csv").write_text("\n".join(lines))
+    run(
+        "build_catalog.py", "--codes", tmp_path / "item_sid.csv", "--codebook_sizes", 4, 8, 16, "--on_collision",
+        "keep", "--output_dir", tmp_path / "catalog",
+    )  # fmt: skip
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
+    assert catalog.item_ids == list(codes)
+
+    # What follows an item is the next one.
+    texts, items = catalog.layout.to_text(catalog.codes), catalog.item_ids
+    rows = [(f"clicked: {texts[i - 1]}{texts[i]}", (i + 1) % 16) for i in range(16)]
+    train = ["system,user,answer", *(f"you recommend,{user},{texts[answer]}" for user, answer in rows * 8)]
+    test = ["system,user,answer", *(f"you recommend,{user},{items[answer]};nobody" for user, answer in rows)]
+    (tmp_path / "train.csv").write_text("\n".join(train))
+    (tmp_path / "test.csv").write_text("\n".join(test))
+    run(
+        "train_gr.py", "--rows", tmp_path / "train.csv", "--streaming", "--max_steps", 60, "--catalog",
+        tmp_path / "catalog", "--model", "qwen2-small", "--learning_rate", 0.003, "--batch_size", 16,
+        "--hidden_dropout", 0, "--output_dir", tmp_path / "gr",
+    )  # fmt: skip
+    printed = run(
+        "predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--num_beams", 2, 3, 4,
+        "--output", tmp_path / "output.jsonl",
+    )  # fmt: skip
+    predictions = [json.loads(line) for line in (tmp_path / "output.jsonl").read_text().splitlines()]
+    assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
+    # One of the two true items is unknown: the best hit rate is one half.
+    assert "hit_rate@20 0.5000" in printed, printed
 
 
 def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
