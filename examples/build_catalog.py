@@ -4,7 +4,10 @@ Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes 
 
     python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --output_dir runs/catalog
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/build_catalog.py --rqvae ...
+    python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --on_collision knn --capacity 5 ...
     python examples/build_catalog.py --codes codes.json --codebook_sizes 256 256 256 --output_dir runs/catalog
+    python examples/build_catalog.py --codes item_info/tiny_item_sid_final.csv --codebook_sizes 8192 8192 8192 \
+        --on_collision keep --output_dir runs/al_gr_catalog
     python examples/build_catalog.py --tiny --output_dir runs/catalog
 """
 
@@ -16,8 +19,16 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from forge_hf import ItemEmbeddings, RQVAEConfig, RQVAEModel, SemanticIdCatalog, SyntheticMarket
-from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, gini, prefix_collision_rates
+from forge_hf import (
+    ItemEmbeddings,
+    RQVAEConfig,
+    RQVAEModel,
+    SemanticIdCatalog,
+    SyntheticMarket,
+    semantic_id_quality,
+)
+from forge_hf.data import read_item_sids
+from forge_hf.report import format_quality
 
 
 BATCH_SIZE = 8192
@@ -28,9 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE")
     parser.add_argument("--embeddings", help=".safetensors, .npy, .parquet or .arrow file, or a saved dataset")
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
-    parser.add_argument("--codes", help='ready codes instead: JSON of {"item id": [code, ...]}, from 0 in each level')
+    parser.add_argument("--codes", help='ready codes: JSON of {"item id": [code, ...]}, or a CSV as of AL-GR')
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="number of codes of each level, with --codes")
-    parser.add_argument("--on_collision", default="suffix", choices=["suffix", "keep"])
+    parser.add_argument("--on_collision", default="suffix", choices=["suffix", "keep", "knn", "random"])
+    parser.add_argument("--capacity", type=int, default=5, help="items of one semantic ID at most, for knn and random")
+    parser.add_argument("--num_candidates", type=int, default=200, help="nearest codes that knn tries for an item")
+    parser.add_argument("--seed", type=int, default=0, help="seed of which items knn and random move")
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--tiny", action="store_true", help="an untrained RQ-VAE on 500 invented items")
     args = parser.parse_args()
@@ -38,6 +52,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("give exactly one of --rqvae (with --embeddings), --codes (with --codebook_sizes) and --tiny")
     if bool(args.codes) != bool(args.codebook_sizes) or bool(args.rqvae) != bool(args.embeddings):
         parser.error("--rqvae goes with --embeddings, and --codes with --codebook_sizes")
+    if args.codes and args.on_collision == "knn":
+        parser.error("--on_collision knn needs the item tokenizer (--rqvae), which knows what is near")
     return args
 
 
@@ -46,12 +62,14 @@ def main():
     accelerator = Accelerator()
 
     # 1. Codes of every item: read them, or encode the embeddings.
-    if args.codes:
+    codes = candidates = None
+    codebook_sizes = args.codebook_sizes
+    if args.codes and not args.codes.endswith(".csv"):
         table = json.loads(Path(args.codes).read_text(encoding="utf-8"))
-        item_ids, codes, codebook_sizes = list(table), list(table.values()), args.codebook_sizes
+        item_ids, codes = list(table), list(table.values())
         if all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in item_ids):
             item_ids = [int(item_id) for item_id in item_ids]  # JSON's keys are text; sequences keep integers
-    else:
+    elif not args.codes:
         if args.tiny:
             market = SyntheticMarket(num_items=500, num_users=1)
             items = ItemEmbeddings(market.embeddings, item_ids=market.item_ids)
@@ -64,13 +82,25 @@ def main():
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
         codes = encode(rqvae, items, accelerator)
 
+        @torch.no_grad()
+        def candidates(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = items.__getitems__(rows)["embeddings"].to(accelerator.device)
+            encoded = rqvae.encode(batch, num_candidates=min(args.num_candidates, codebook_sizes[-1]))
+            return encoded.candidates, encoded.candidate_distances
+
     # 2. The catalog, written by one process.
     if accelerator.is_main_process:
-        catalog = SemanticIdCatalog.from_codes(
-            item_ids, codes, codebook_sizes=codebook_sizes, on_collision=args.on_collision
-        )
+        options = {
+            "codebook_sizes": codebook_sizes, "on_collision": args.on_collision, "capacity": args.capacity,
+            "seed": args.seed, "candidates": candidates,
+        }  # fmt: skip
+        if codes is None:
+            catalog = SemanticIdCatalog.from_dataset(read_item_sids(args.codes), **options)
+        else:
+            catalog = SemanticIdCatalog.from_codes(item_ids, codes, **options)
         catalog.save_pretrained(args.output_dir)
-        report(catalog, num_levels=len(codebook_sizes))
+        print(format_quality(semantic_id_quality(catalog), catalog))
+        print(f"for example, item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
         print(f"saved to {args.output_dir}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -101,18 +131,6 @@ def untrained_rqvae(items: ItemEmbeddings) -> RQVAEModel:
         rqvae.set_codebook(level, codebook)
         residuals = residuals - codebook[torch.cdist(residuals, codebook).argmin(dim=1)]
     return rqvae
-
-
-def report(catalog: SemanticIdCatalog, num_levels: int):
-    """Prints the size of the catalog and how well its codes are used, before collisions were dealt with."""
-    sizes, codes = catalog.layout.codebook_sizes[:num_levels], catalog.codes[:, :num_levels]
-    print(f"{len(catalog)} items, codebook sizes {list(catalog.layout.codebook_sizes)}, {catalog.fingerprint=}")
-    print(f"example: item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
-    print("level  utilisation  perplexity  collisions of the prefix")
-    columns = (codebook_utilization(codes, sizes), codebook_perplexity(codes, sizes), prefix_collision_rates(codes))
-    for level, (used, perplexity, collisions) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1):
-        print(f"{level:5}  {used:11.1%}  {perplexity:10.1f}  {collisions:24.2%}")
-    print(f"Gini coefficient {gini(codes):.3f}")
 
 
 if __name__ == "__main__":

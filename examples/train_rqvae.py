@@ -11,31 +11,65 @@ On a .safetensors, .npy, .parquet or .arrow file, a saved dataset, or a dataset 
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/train_rqvae.py \
         --embeddings items.parquet --output_dir runs/rqvae
+
+As FORGE trains its own, with pairs of items that users had together (a file of two columns of item ids, or what stands
+side by side in training sequences):
+
+    python examples/train_rqvae.py --preset forge --embeddings items.parquet --pairs pairs.parquet \
+        --output_dir runs/rqvae
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from datasets import load_dataset
 from transformers import set_seed
 
-from forge_hf import ItemEmbeddings, RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments, SyntheticMarket
+from forge_hf import (
+    ItemEmbeddings,
+    ItemPairs,
+    RQVAEModel,
+    RQVAETrainer,
+    SyntheticMarket,
+    create_item_tokenizer,
+    item_tokenizer_arguments,
+    leave_one_out,
+    read_sequences,
+)
+
+
+# What `--preset ours` changes in TIGER's: no code falls out of use.
+OURS = {"codebook_dim": 64, "codebook_update": "ema", "dead_code_threshold": 0.25}
+CONFIG_ARGUMENTS = [
+    "codebook_sizes", "codebook_dim", "hidden_sizes", "quantization_loss", "codebook_update", "dead_code_threshold",
+]  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embeddings", help="file, saved dataset, or dataset of the Hub")
     parser.add_argument("--key", default="embeddings", help="name of the tensor in a .safetensors file")
+    parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
     parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--codebook_sizes", type=int, nargs="+", default=[256, 256, 256], help="codes of each level")
-    parser.add_argument("--codebook_dim", type=int, default=64)
-    parser.add_argument("--hidden_sizes", type=int, nargs="*", default=[512, 256, 128])
-    parser.add_argument("--quantization_loss", default="per_level", choices=["per_level", "cumulative"])
-    parser.add_argument("--codebook_update", default="ema", choices=["ema", "gradient"])
-    parser.add_argument("--dead_code_threshold", type=float, default=0.25)
-    parser.add_argument("--num_train_epochs", type=float, default=150)
-    parser.add_argument("--batch_size", type=int, default=1024, help="items of a step, on each process")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    pairs = parser.add_mutually_exclusive_group()
+    pairs.add_argument("--pairs", help="pairs of items for the contrastive loss: a file of two columns of item ids")
+    pairs.add_argument("--sequences", help="or sequences of users, whose neighbouring training items are the pairs")
+    parser.add_argument(
+        "--pair_batch_ratio", type=float, help="batches of pairs for each of items; default: all pairs"
+    )
+    parser.add_argument(
+        "--preset", default="ours", choices=["ours", "tiger", "forge"], help="what follows, if not set"
+    )
+    parser.add_argument("--codebook_sizes", type=int, nargs="+", help="codes of each level")
+    parser.add_argument("--codebook_dim", type=int)
+    parser.add_argument("--hidden_sizes", type=int, nargs="*")
+    parser.add_argument("--quantization_loss", choices=["per_level", "cumulative"])
+    parser.add_argument("--codebook_update", choices=["ema", "gradient"])
+    parser.add_argument("--dead_code_threshold", type=float)
+    parser.add_argument("--num_train_epochs", type=float)
+    parser.add_argument("--batch_size", type=int, help="items of a step, on each process")
+    parser.add_argument("--learning_rate", type=float)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--push_to_hub", metavar="REPO_ID", help="repository to push the trained model to")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -50,6 +84,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def given(args: argparse.Namespace, *names: str) -> dict:
+    """The arguments that are set."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
 def dataset_name(embeddings: str) -> str:
     """What the card calls the data: a dataset of the Hub by its id, a file without its folder."""
     return Path(embeddings).stem if Path(embeddings).exists() else embeddings
@@ -61,32 +100,35 @@ def main():
 
     # 1. Open the item embeddings. Files are memory-mapped: nothing is read yet.
     if args.tiny:
-        market = SyntheticMarket(num_items=2000, num_users=1)
+        market = SyntheticMarket(num_items=2000, num_users=500 if args.preset == "forge" else 1)
         items = ItemEmbeddings(market.embeddings, item_ids=market.item_ids)
     elif Path(args.embeddings).exists():
-        items = ItemEmbeddings.from_file(args.embeddings, key=args.key)
+        item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
+        items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids, key=args.key)
     else:
         items = ItemEmbeddings.from_dataset(load_dataset(args.embeddings, split="train"))
 
+    pairs = None
+    if args.pairs:
+        pairs = ItemPairs.from_file(items, args.pairs)
+    elif args.sequences:
+        pairs = ItemPairs.from_sequences(items, leave_one_out(read_sequences(args.sequences))["train"])
+    elif args.tiny and args.preset == "forge":
+        pairs = ItemPairs.from_sequences(items, leave_one_out(market.sequences)["train"])
+
     # 2. The model.
-    config = RQVAEConfig(
-        input_dim=items.dim,
-        hidden_sizes=args.hidden_sizes,
-        codebook_dim=args.codebook_dim,
-        codebook_sizes=args.codebook_sizes,
-        quantization_loss=args.quantization_loss,
-        codebook_update=args.codebook_update,
-        dead_code_threshold=args.dead_code_threshold,
-    )
-    model = RQVAEModel(config)
+    preset = "tiger" if args.preset == "ours" else args.preset
+    changes = given(args, *CONFIG_ARGUMENTS) | {"contrastive_loss_weight": 0.0 if pairs is None else 1.0}
+    model = create_item_tokenizer(preset, **(OURS if args.preset == "ours" else {}) | changes, input_dim=items.dim)
 
     # 3. Train. The trainer first checks the embeddings, measures them and initializes the codebooks by k-means.
-    training_args = RQVAETrainingArguments(
-        output_dir=args.output_dir,
-        num_train_epochs=args.num_train_epochs,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
+    settings = given(args, "num_train_epochs", "learning_rate", "pair_batch_ratio")
+    if args.batch_size is not None:
+        settings |= {"per_device_train_batch_size": args.batch_size, "per_device_eval_batch_size": args.batch_size}
+    training_args = item_tokenizer_arguments(
+        preset,
+        args.output_dir,
+        **settings,
         weight_decay=1e-4,
         seed=args.seed,
         eval_strategy="steps",
@@ -102,7 +144,7 @@ def main():
         hub_private_repo=args.private or None,
         report_to="none",
     )
-    trainer = RQVAETrainer(model, training_args, train_dataset=items, eval_dataset=items)
+    trainer = RQVAETrainer(model, training_args, train_dataset=items, eval_dataset=items, pairs=pairs)
     trainer.train(resume_from_checkpoint=args.resume)
 
     # 4. Evaluate on all items, and save (and push, with `--push_to_hub`).

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from forge_hf import RQVAEModel, SemanticIdCatalog, SyntheticMarket
@@ -45,6 +46,20 @@ def market_files(tmp_path_factory):
     ]
     (folder / "sequences.txt").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path):
+    pairs = Dataset.from_dict({"left": list(range(1, 100)), "right": list(range(101, 200))})
+    pairs.to_parquet(tmp_path / "pairs.parquet")
+    run(
+        "train_rqvae.py", "--preset", "forge", "--embeddings", market_files / "items.safetensors", "--item_ids",
+        market_files / "item_ids.json", "--pairs", tmp_path / "pairs.parquet", "--pair_batch_ratio", 0.5,
+        "--codebook_sizes", 16, 16, "--num_train_epochs", 2, "--batch_size", 50, "--output_dir", tmp_path / "rqvae",
+    )  # fmt: skip
+    config = RQVAEModel.from_pretrained(tmp_path / "rqvae").config
+    assert (config.hidden_sizes, config.codebook_sizes, config.contrastive_loss_weight) == ([256, 256], [16, 16], 1)
+    facts = json.loads((tmp_path / "rqvae" / "run.json").read_text())
+    assert facts["data"]["num_pairs"] == 99 and facts["training"]["global_step"] == 2 * (6 + 3)
 
 
 def test_the_road_from_files_on_two_processes(market_files, tmp_path):
@@ -98,7 +113,50 @@ def test_train_rqvae_alone_and_resumed(tmp_path):
     assert "Collision rate" in run("train_rqvae.py", "--tiny", "--output_dir", tmp_path, "--resume")
 
 
-@pytest.mark.parametrize("script", ["build_catalog.py", "evaluate_gr.py"])
-def test_tiny(script, tmp_path):
-    output = ["--output_dir", tmp_path / "out"] if script == "build_catalog.py" else ["--output", tmp_path / "o.json"]
-    assert run(script, "--tiny", *output)
+def test_tiny(tmp_path):
+    assert run("evaluate_gr.py", "--tiny", "--output", tmp_path / "scores.json")
+    moved = run("build_catalog.py", "--tiny", "--on_collision", "knn", "--capacity", 2, "--output_dir", tmp_path)
+    assert "collisions: knn" in moved
+    assert SemanticIdCatalog.from_pretrained(tmp_path).quality["resolved_max_load"] <= 2
+
+
+def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
+    codes = {f"0{i:02d}": (i % 4, i % 8, i) for i in range(16)}  # ids that readers of CSV take for numbers
+    lines = ["base62_string,codebook_lv1,codebook_lv2,codebook_lv3", "NA,,,"]
+    lines += [",".join(map(str, (item, *code))) for item, code in codes.items()]
+    (tmp_path / "item_sid.csv").write_text("\n".join(lines))
+    run(
+        "build_catalog.py", "--codes", tmp_path / "item_sid.csv", "--codebook_sizes", 4, 8, 16, "--on_collision",
+        "keep", "--output_dir", tmp_path / "catalog",
+    )  # fmt: skip
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
+    assert catalog.item_ids == list(codes)
+
+    # What follows an item is the next one.
+    texts, items = catalog.layout.to_text(catalog.codes), catalog.item_ids
+    rows = [(f"clicked: {texts[i - 1]}{texts[i]}", (i + 1) % 16) for i in range(16)]
+    train = ["system,user,answer", *(f"you recommend,{user},{texts[answer]}" for user, answer in rows * 8)]
+    test = ["system,user,answer", *(f"you recommend,{user},{items[answer]};nobody" for user, answer in rows)]
+    (tmp_path / "train.csv").write_text("\n".join(train))
+    (tmp_path / "test.csv").write_text("\n".join(test))
+    run(
+        "train_gr.py", "--rows", tmp_path / "train.csv", "--streaming", "--max_steps", 60, "--catalog",
+        tmp_path / "catalog", "--model", "qwen2-small", "--learning_rate", 0.003, "--batch_size", 16,
+        "--hidden_dropout", 0, "--output_dir", tmp_path / "gr",
+    )  # fmt: skip
+    printed = run(
+        "predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--num_beams", 2, 3, 4,
+        "--output", tmp_path / "output.jsonl",
+    )  # fmt: skip
+    predictions = [json.loads(line) for line in (tmp_path / "output.jsonl").read_text().splitlines()]
+    assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
+    # One of the two true items is unknown: the best hit rate is one half.
+    assert "hit_rate@20 0.5000" in printed, printed
+
+
+def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
+    one = run("predict_gr.py", "--tiny", "--output", tmp_path / "one.jsonl")
+    two = run("predict_gr.py", "--tiny", "--output", tmp_path / "two.jsonl", num_processes=2)
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert "2 processes" in two and one.splitlines()[1:] == two.splitlines()[1:] and "hit_rate@1000" in one
+    assert len(list(tmp_path.iterdir())) == 2

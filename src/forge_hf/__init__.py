@@ -23,9 +23,10 @@ from .generation import (
 )
 from .hub import push_folder
 from .models import RQVAEConfig, RQVAEModel
-from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
+from .semantic_ids import SemanticIdCatalog, SemanticIdLayout, semantic_id_quality
 from .tokenization import (
     HistoryEncoder,
+    PromptEncoder,
     SemanticIdTokenizer,
     extend_tokenizer,
     resize_and_init,
@@ -34,7 +35,7 @@ from .tokenization import (
 
 
 if TYPE_CHECKING:
-    from .data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
+    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, leave_one_out, read_sequences
     from .evaluation import RetrievalEvaluator
     from .training import (
         RetrievalTrainer,
@@ -42,13 +43,16 @@ if TYPE_CHECKING:
         RQVAETrainer,
         RQVAETrainingArguments,
         add_lora,
+        create_item_tokenizer,
         create_retriever,
+        item_tokenizer_arguments,
     )
 
 __version__ = version("forge-hf")
 
 _LAZY = {
     "ItemEmbeddings": "data",
+    "ItemPairs": "data",
     "SyntheticMarket": "data",
     "leave_one_out": "data",
     "read_sequences": "data",
@@ -58,7 +62,9 @@ _LAZY = {
     "RetrievalTrainer": "training",
     "RetrievalTrainingArguments": "training",
     "add_lora": "training",
+    "create_item_tokenizer": "training",
     "create_retriever": "training",
+    "item_tokenizer_arguments": "training",
 }
 
 __all__ = [
@@ -66,7 +72,9 @@ __all__ = [
     "GenerativeRetrievalPipeline",
     "HistoryEncoder",
     "ItemEmbeddings",
+    "ItemPairs",
     "PrefixTable",
+    "PromptEncoder",
     "RQVAEConfig",
     "RQVAEModel",
     "RQVAETrainer",
@@ -82,8 +90,10 @@ __all__ = [
     "SyntheticMarket",
     "add_lora",
     "constrained_beam_search",
+    "create_item_tokenizer",
     "create_retriever",
     "extend_tokenizer",
+    "item_tokenizer_arguments",
     "leave_one_out",
     "load_retriever",
     "push_folder",
@@ -91,6 +101,7 @@ __all__ = [
     "resize_and_init",
     "retrieve",
     "semantic_id_beam_search",
+    "semantic_id_quality",
     "semantic_id_token_ids",
 ]
 

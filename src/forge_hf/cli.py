@@ -86,6 +86,38 @@ def recommend(
         typer.echo(f"{row['item_id']}\t{row['semantic_id']}\t{row['score']:.4f}")
 
 
+@app.command()
+def report(
+    catalog: Annotated[str, typer.Argument(help="Folder or Hub repository of a catalog.")],
+    embeddings: Annotated[Path | None, typer.Option(help="Item embeddings; without ids, in catalog order.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Items that occur together: .npy, .csv, .parquet.")] = None,
+    sequences: Annotated[Path | None, typer.Option(help="Or sequences: items that follow each other.")] = None,
+    categories: Annotated[Path | None, typer.Option(help=".parquet or .csv with item_id, or a JSON object.")] = None,
+    category_column: Annotated[str, typer.Option(help="Column of the categories.")] = "category",
+    output_dir: Annotated[Path, typer.Option(help="Folder for quality.json and pictures.")] = Path("runs/report"),
+    num_queries: Annotated[int, typer.Option(help="Look for the neighbours of so many items, at most.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of which items these are.")] = 0,
+    save: Annotated[bool, typer.Option(help="Write the metrics into the catalog's folder, for its card.")] = False,
+) -> None:
+    """Measure semantic IDs without training a retriever: a table, quality.json and pictures."""
+    from .report import format_quality, run_report
+    from .semantic_ids import SemanticIdCatalog
+
+    with _one_line_errors():
+        if save and not Path(catalog).is_dir():
+            raise ValueError(f"`--save` writes into a folder, and {catalog!r} is none: save the catalog to one first.")
+        loaded = SemanticIdCatalog.from_pretrained(catalog)
+        quality = run_report(
+            loaded, embeddings, pairs, sequences, categories, category_column, output_dir,
+            num_queries=num_queries, seed=seed,
+        )  # fmt: skip
+        if save:
+            loaded.quality = quality.to_dict()
+            loaded.save_pretrained(catalog)
+    typer.echo(format_quality(quality, loaded))
+    typer.echo(f"\nquality.json and pictures are in {output_dir}")
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Errors of this package, of bad arguments and of files become one line, without a traceback."""

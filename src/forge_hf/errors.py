@@ -2,6 +2,7 @@
 """Errors of forge_hf. Each is also a builtin, a `ValueError` unless it says otherwise: either name catches it."""
 
 __all__ = [
+    "CapacityError",
     "CorruptCatalogError",
     "CorruptFileError",
     "DuplicateItemError",
@@ -12,6 +13,7 @@ __all__ = [
     "InvalidEmbeddingsError",
     "InvalidSemanticIdError",
     "InvalidSequencesError",
+    "MalformedRowsError",
     "UnknownItemError",
     "UnsatisfiableRequestError",
 ]
@@ -37,12 +39,20 @@ class InvalidSequencesError(ForgeError, ValueError):
     """A history or a set of interaction sequences is empty, malformed or too short."""
 
 
+class MalformedRowsError(ForgeError, ValueError):
+    """More rows of a file or stream are malformed than was allowed."""
+
+
 class InvalidCodesError(ForgeError, ValueError):
     """Codes have the wrong shape or type, or lie outside their codebook."""
 
 
 class InvalidSemanticIdError(ForgeError, ValueError):
     """A text is not a semantic ID of the layout."""
+
+
+class CapacityError(ForgeError, ValueError):
+    """Items don't fit: there are more than their codes have room for."""
 
 
 class CorruptCatalogError(ForgeError, ValueError):

@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forge_hf.data import leave_one_out, read_sequences
+from forge_hf.data import adjacent_pairs, leave_one_out, read_sequences
 from forge_hf.errors import InvalidSequencesError
 
 
@@ -154,3 +154,13 @@ def test_bad_arguments_of_the_split():
         leave_one_out(dataset.select([]))
     with pytest.raises(InvalidSequencesError, match="user_id"):
         leave_one_out(dataset.remove_columns("user_id"))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=2, max_size=8), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_adjacent_pairs(rows, as_text):
+    rows = [[f"i{item}" for item in row] for row in rows] if as_text else rows
+    dataset = Dataset.from_dict({"user_id": list(range(len(rows))), "items": rows})
+    expected = [[a, b] for row in rows for a, b in zip(row, row[1:], strict=False)]
+    assert adjacent_pairs(dataset).tolist() == expected
+    assert adjacent_pairs(dataset.select(range(1, len(rows)))).tolist() == expected[len(rows[0]) - 1 :]

@@ -40,11 +40,18 @@ def test_al_gr_files(hub, run_python, run_command, tmp_path):
         """
         import json, warnings
         from datasets import load_dataset
-        from forge_hf import SemanticIdCatalog
+        from forge_hf import SemanticIdCatalog, SemanticIdLayout, SemanticIdTokenizer
+        from forge_hf.tokenization import PromptEncoder
+        from forge_hf.training import PromptStream
         answer = {}
         options = {"data_files": "train_data/s1_tiny.csv", "split": "train"}
         answer["plain"] = load_dataset("AL-GR/AL-GR-Tiny", **options).to_list()
         answer["streamed"] = list(load_dataset("AL-GR/AL-GR-Tiny", streaming=True, **options))
+        layout = SemanticIdLayout([8192] * 3)
+        encoder = PromptEncoder(SemanticIdTokenizer(layout=layout), layout, is_encoder_decoder=True)
+        stream = PromptStream(load_dataset("AL-GR/AL-GR-Tiny", streaming=True, **options), encoder, buffer_size=0)
+        labels = [labels[:3] for _, labels in stream.epoch(0)]
+        answer["trained on"] = [encoder.tokenizer.decode(codes) for codes in labels]
         test = load_dataset("AL-GR/AL-GR-Tiny", data_files="test_data/s1_tiny_test.csv", split="train")
         answer["test"] = test["answer"][:]
         items = load_dataset("AL-GR/AL-GR-Tiny", data_files="item_info/tiny_item_sid_final.csv", split="train")
@@ -63,6 +70,7 @@ def test_al_gr_files(hub, run_python, run_command, tmp_path):
     )
     expected = [dict(zip(["system", "user", "answer"], row, strict=True)) for row in train]
     assert answer["plain"] == answer["streamed"] == expected
+    assert answer["trained on"] == [row["answer"] for row in expected]
     assert answer["test"] == ["1aZ;0c"]
     ids = ["1aZ", "0c", "Zz9"]
     assert answer["catalog"] == [ids, CODES] and len(answer["warned"]) == 1

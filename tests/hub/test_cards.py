@@ -204,6 +204,38 @@ def test_an_item_tokenizer_names_the_paper_of_its_loss(loss, paper, other):
     assert f"https://huggingface.co/papers/{paper}" in card and other not in card
 
 
+def test_what_was_measured_of_a_catalog_is_told():
+    measured = RUN["semantic_ids"] | {
+        "on_collision": "knn",
+        "resolved_collision_rate": 0.0312,
+        "max_load": 1234,
+        "resolved_max_load": 5,
+        "resolved_gini": 0.0123,
+        "embedding_hit_rate": {"20": 0.0736, "1000": 0.3029},
+        "prefix_purity": [0.779, 0.945],
+        "prefix_purity_by_chance": [0.333, 0.762],
+        "random_pairs_sharing_prefix": [0.0181, 0.000171],
+    }
+    card = render_card(facts_of("catalog", {"semantic_ids": measured}), "me/catalog")
+    for line in (
+        "5.85 %, 1 - (distinct semantic IDs) / (items); 3.12 % after items were moved",
+        "**Most items of one semantic ID:** 1,234; 5 after items were moved",
+        "were moved to the nearest codes of the last level with room, as in [FORGE]",
+        "**Gini coefficient:** 0.0512, of how many items each semantic ID in use has; 0 is even; 0.0123 after",
+        "**Embedding hit rate:** 0.0736 at K = 20, 0.3029 at K = 1,000, the share",
+        "Commonest category: the share",
+    ):
+        assert line in card, line
+    assert table(card, "First codes") == [
+        ["First codes", "Commonest category", "by chance", "Random pairs share them"],
+        ["---"] * 4,
+        ["1", "77.9 %", "33.3 %", "1.81 %"],
+        ["2", "94.5 %", "76.2 %", "0.0171 %"],
+    ]
+    suffixed = render_card(facts_of("catalog", {"semantic_ids": measured | {"on_collision": "suffix"}}), "me/catalog")
+    assert "1,234, before the last level was added" in suffixed and "were moved" not in suffixed
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_written_of_facts_that_are_missing(kind):
     partial = []

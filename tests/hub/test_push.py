@@ -74,7 +74,8 @@ def test_rqvae_loads_with_forge_hf_or_with_trust_or_says_what_to_do(hub, rqvae, 
     commits = hub.commits("forge/rqvae")
     assert pushed == [commits[0]["id"]] * 2 and len(commits) == 2, "one commit after the repository's first"
     files = hub.files("forge/rqvae")
-    assert {"modeling_rqvae.py", "configuration_rqvae.py", "config.json", "README.md"} <= files.keys()
+    code = {"code_assignment.py", "configuration_rqvae.py", "modeling_rqvae.py"}
+    assert code | {"config.json", "README.md"} <= files.keys()
     assert files["model.safetensors"] == (tmp_path / "rqvae" / "model.safetensors").read_bytes()
     assert is_generated(files["README.md"].decode())
 

@@ -75,8 +75,10 @@ def generate(*args, **kwargs):
 RQVAEConfig, RQVAEModel, SemanticIdTokenizer = Config, Model, Tokenizer
 """
 CODE_FILES = [
-    "__init__.py", "code.py", "configuration_rqvae.py", "custom_generate/generate.py", "evil_module.py", "handler.py",
-    "modeling_rqvae.py", "pipeline.py", "setup.py", "sitecustomize.py", "tokenization_semantic_id.py",
+    "__init__.py", "code.py", "code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py",
+    "custom_generate/generate.py",
+    "evil_module.py", "handler.py", "modeling_rqvae.py", "pipeline.py", "setup.py", "sitecustomize.py",
+    "tokenization_semantic_id.py",
 ]  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def create_hostile_repos(hub, saved):
     rqvae, retriever, adapter = (dict(saved[name]) for name in ("rqvae", "retriever", "adapter"))
 
     # As ours, but for what the files do.
-    assert {"modeling_rqvae.py", "configuration_rqvae.py"} < rqvae.keys()
+    assert {"modeling_rqvae.py", "configuration_rqvae.py", "code_assignment.py"} < rqvae.keys()
     assert "tokenization_semantic_id.py" in retriever
     hub.create("evil/rqvae", rqvae | hostile_code("evil/rqvae"))
 

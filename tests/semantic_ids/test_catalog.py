@@ -181,7 +181,7 @@ def test_refused_items():
         make([], np.empty((0, 3), dtype=np.int64))
     with pytest.raises(InvalidCodesError, match="row 0 level 1: 3"):
         make([1], [[3, 0, 0]])
-    with pytest.raises(ValueError, match=r"one of \['keep', 'suffix'\], got 'sufix'"):
+    with pytest.raises(ValueError, match=r"one of \['keep', 'knn', 'random', 'suffix'\], got 'sufix'"):
         make([1], [[0, 0, 0]], on_collision="sufix")
 
 

@@ -82,7 +82,7 @@ def test_rqvae(tmp_path):
     trainer.save_model()
     facts = read_folder(tmp_path)
     assert facts.kind == "item_tokenizer" and "run.json" in facts.files
-    assert {"configuration_rqvae.py", "modeling_rqvae.py"} <= set(facts.files)
+    assert {"code_assignment.py", "configuration_rqvae.py", "modeling_rqvae.py"} <= set(facts.files)
     assert facts.run["data"] == {"name": None, "num_items": 60, "embedding_dim": 8}
     assert facts.run["semantic_ids"] == {
         "codebook_sizes": [4, 4], "num_items": 60, "collision_rate": metrics["eval_collision_rate"],

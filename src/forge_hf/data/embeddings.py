@@ -1,7 +1,8 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Item embeddings on disk, read in batches: item ids beside a memory-mapped table of vectors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,9 @@ class ItemEmbeddings(Dataset):
         if not path.exists():
             raise FileNotFoundError(f"`path` {str(path)!r} does not exist.")
         if path.suffix == ".safetensors":
-            return cls(_open_safetensors(path, key), item_ids)
+            return cls(_MappedTable(partial(_open_safetensors, path, key)), item_ids)
         if path.suffix == ".npy":
-            try:
-                return cls(np.load(path, mmap_mode="r", allow_pickle=False), item_ids)
-            except (ValueError, EOFError) as error:
-                raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array: {error}") from error
+            return cls(_MappedTable(partial(_open_npy, path)), item_ids)
         from datasets import Dataset as ArrowDataset
         from datasets import load_from_disk
 
@@ -220,10 +218,32 @@ class ItemEmbeddings(Dataset):
 
     def _read(self, rows: slice | np.ndarray) -> torch.Tensor:
         # Always a copy: a batch may be written to, the table may not.
-        if isinstance(self._table, torch.Tensor):
-            rows = rows if isinstance(rows, slice) else torch.from_numpy(rows)
-            return self._table[rows].to("cpu", torch.float32, copy=True)
-        return torch.from_numpy(np.array(self._table[rows], dtype=np.float32))
+        if isinstance(self._table, torch.Tensor) and not isinstance(rows, slice):
+            rows = torch.from_numpy(rows)
+        values = self._table[rows]
+        if isinstance(values, torch.Tensor):
+            return values.to("cpu", torch.float32, copy=True)
+        return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+class _MappedTable:
+    """
+    A table in a file, which is mapped into memory for each read anew: pages that were read count as memory of the
+    process for as long as their map lasts.
+    """
+
+    def __init__(self, open_table: Callable[[], np.ndarray | torch.Tensor]):
+        self._open_table = open_table
+        self.shape = tuple(open_table().shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray | torch.Tensor:
+        table = self._open_table()
+        if isinstance(table, torch.Tensor) and not isinstance(rows, slice):
+            rows = torch.from_numpy(rows)
+        return table[rows]
 
 
 class _ArrowTable:
@@ -250,6 +270,13 @@ class _ArrowTable:
                 f"but row {first} has another width or no vector."
             )
         return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.shape[1])
+
+
+def _open_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array: {error}") from error
 
 
 def _open_safetensors(path: Path, key: str) -> torch.Tensor:

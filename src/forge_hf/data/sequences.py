@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from ..errors import InvalidSequencesError
 
 
-__all__ = ["leave_one_out", "read_sequences"]
+__all__ = ["adjacent_pairs", "leave_one_out", "read_sequences"]
 
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow"}
 # The integers that are written back exactly as they were read ("007" isn't one of them: it stays text).
@@ -122,6 +122,36 @@ def leave_one_out(sequences: Dataset, min_length: int = 3) -> DatasetDict:
             "test": _dataset(user_id=users, history=test_history, target=test_target),
         }
     )
+
+
+def adjacent_pairs(sequences: Dataset) -> np.ndarray:
+    """
+    Items that follow each other in a sequence.
+
+    Args:
+        sequences ([`~datasets.Dataset`]):
+            Column `items`, such as the split `train` of [`leave_one_out`].
+
+    Returns:
+        `np.ndarray` of shape `(num_pairs, 2)`: item ids, in the order of the sequences, again where they occur again.
+
+    Example:
+
+    ```python
+    >>> from datasets import Dataset
+    >>> from forge_hf.data import adjacent_pairs
+
+    >>> adjacent_pairs(Dataset.from_dict({"user_id": [1, 2], "items": [[5, 6, 7], [8, 9]]})).tolist()
+    [[5, 6], [6, 7], [8, 9]]
+    ```
+    """
+    _, items = _columns(sequences, "`sequences`")
+    offsets = np.asarray(items.offsets, dtype=np.int64)
+    values = items.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy(zero_copy_only=False)
+    first = np.ones(max(len(values), 1), dtype=bool)
+    first[offsets[1:][np.diff(offsets) > 0] - offsets[0] - 1] = False  # the last of a sequence has no follower
+    starts = np.flatnonzero(first[: len(values)])
+    return np.stack([values[starts], values[starts + 1]], axis=1)
 
 
 def _cut(items: pa.ListArray, last: int) -> tuple[pa.ListArray, pa.Array]:

@@ -13,15 +13,16 @@ from ..semantic_ids.quality import codebook_perplexity, codebook_utilization
 
 __all__ = ["plot_categories_by_first_code", "plot_codebook_usage", "plot_curves"]
 
-# Of the Okabe-Ito palette, told apart under every common colour blindness.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#595959"
+# The Okabe-Ito palette, told apart under every common colour blindness.
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 # Curves differ in more than colour: marker and line, too.
 _STYLES = [
-    {"color": _BLUE, "marker": "o", "linestyle": "-"},
-    {"color": _ORANGE, "marker": "s", "linestyle": "--"},
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": ORANGE, "marker": "s", "linestyle": "--"},
     {"color": "#009E73", "marker": "^", "linestyle": "-."},
     {"color": "#CC79A7", "marker": "D", "linestyle": ":"},
-    {"color": _GREY, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    {"color": GREY, "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 ]
 
 
@@ -58,8 +59,8 @@ def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> 
     axes = figure.subplots(1, len(sizes), squeeze=False)[0]
     for level, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
         load = np.sort(np.bincount(catalog.codes[:, level].numpy(), minlength=size))[::-1]
-        axis.stairs(load, np.arange(size + 1), fill=True, color=_BLUE, alpha=0.85)
-        axis.axhline(len(catalog) / size, color=_ORANGE, linestyle="--", linewidth=1.4)
+        axis.stairs(load, np.arange(size + 1), fill=True, color=BLUE, alpha=0.85)
+        axis.axhline(len(catalog) / size, color=ORANGE, linestyle="--", linewidth=1.4)
         is_suffix = catalog.on_collision == "suffix" and level == len(sizes) - 1
         name = "Suffix level" if is_suffix else f"Level {level + 1}"
         axis.set_title(
@@ -73,7 +74,7 @@ def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> 
         axis.tick_params(labelsize=9)
     axes[0].set_ylabel("Items of a code")
     figure.supxlabel("Codes, fullest first (broken line: an even spread)", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_categories_by_first_code(
@@ -132,7 +133,7 @@ def plot_categories_by_first_code(
     if folded:  # many categories in one row: not to be read like the others
         axis.pcolormesh(edges, rows[-2:], shares[-1:], cmap="Greys", **style)
     # Lines where one group of codes ends and the next one begins.
-    axis.vlines(edges[1:-1][np.diff(main[order]) > 0], 0, len(names), color=_GREY, linewidth=0.7)
+    axis.vlines(edges[1:-1][np.diff(main[order]) > 0], 0, len(names), color=GREY, linewidth=0.7)
     axis.set_title(f"{purity:.0%} of items are of the commonest category of their first code", fontsize=11)
     axis.set_xlabel(f"Items by first code ({len(order):,} codes in use), grouped by the code's commonest category")
     axis.set_yticks(np.arange(len(names)) + 0.5, names)
@@ -142,7 +143,7 @@ def plot_categories_by_first_code(
     bar = figure.colorbar(mesh, ax=axis, shrink=0.8, pad=0.01, ticks=[0, 0.5, 1], format="{x:.0%}")
     bar.set_label("Share of the code's items", fontsize=9)
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(panels: Sequence[Mapping], path: str | os.PathLike) -> None:
@@ -207,11 +208,11 @@ def plot_curves(panels: Sequence[Mapping], path: str | os.PathLike) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
         axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence) -> tuple[list[str], np.ndarray]:
-    """Categories, commonest first, and their items of shape `(categories, first codes in use)`."""
+def category_labels(catalog: SemanticIdCatalog, categories: Mapping | Sequence) -> np.ndarray:
+    """The category of every item of the catalog, as text."""
     if isinstance(categories, Mapping):
         missing = [item for item in catalog.item_ids if item not in categories]
         if missing:
@@ -219,7 +220,12 @@ def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence
         categories = [categories[item] for item in catalog.item_ids]
     if len(categories) != len(catalog):
         raise ValueError(f"`categories` has {len(categories)} entries for a catalog of {len(catalog)} items.")
-    labels = np.array([str(category) for category in categories])
+    return np.array([str(category) for category in categories])
+
+
+def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence) -> tuple[list[str], np.ndarray]:
+    """Categories, commonest first, and their items of shape `(categories, first codes in use)`."""
+    labels = category_labels(catalog, categories)
     names, rows = np.unique(labels, return_inverse=True)
     by_count = np.argsort(-np.bincount(rows), kind="stable")
     rank = np.empty_like(by_count)
@@ -229,7 +235,8 @@ def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence
     return [str(name) for name in names[by_count]], counts.reshape(len(names), len(codes))
 
 
-def _save(figure, path: str | os.PathLike) -> None:
+def save_figure(figure, path: str | os.PathLike) -> None:
+    """Writes a figure as PNG, whole or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Histories of any lengths, checked, encoded and searched in batches, with what each of them leaves out."""
+"""Histories of any lengths, searched in batches, with what each of them leaves out."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +13,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..semantic_ids import SemanticIdCatalog
-from ..tokenization import HistoryEncoder
 from .beam_search import BeamSearchOutput, constrained_beam_search
 from .prefix_table import PrefixTable
 
 
-__all__ = ["CatalogRanking", "Clock", "Excluded", "HistorySearch"]
+__all__ = ["CatalogRanking", "Clock", "Excluded", "HistorySearch", "eval_mode", "pad_prompts"]
 
 
 class CatalogRanking(NamedTuple):
@@ -123,9 +122,10 @@ class Clock:
 
 class HistorySearch:
     """
-    Checked and encoded histories, and the search for what comes next, any number of times.
+    Encoded histories, and the search for what comes next, any number of times.
 
-    The arguments are those of [`retrieve`].
+    `encode` makes the prompts: it gets the token id of every code, which can take longer to ask the tokenizer for than
+    a search, and which the table knows. The other arguments are those of [`retrieve`].
     """
 
     def __init__(
@@ -133,22 +133,16 @@ class HistorySearch:
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         catalog: SemanticIdCatalog,
-        histories: Sequence[Sequence],
-        user_ids: Sequence[str | int] | None,
-        max_history: int,
         prefix_table: PrefixTable | None,
         clock: Clock,
+        encode: Callable[[torch.Tensor], list[torch.Tensor]],
     ):
         self.model = model
         self.clock = clock
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
-        # Asking the tokenizer for the token of every code can take longer than a search: the table knows them.
         self.token_ids = table.token_ids.cpu()
-        encode = HistoryEncoder(
-            catalog, tokenizer, model.config.is_encoder_decoder, max_history, token_ids=self.token_ids
-        )
-        self.prompts = encode(histories, user_ids)
+        self.prompts = encode(self.token_ids)
         self.num_items = len(catalog)
         self.table = table.to(model.device)
 
@@ -202,17 +196,23 @@ class HistorySearch:
         # Histories of similar length together: little padding. The longest go first, so that memory runs out at once.
         lengths = torch.tensor([len(self.prompts[history]) for history in histories.tolist()])
         order = lengths.argsort(descending=True, stable=True).split(batch_size)
-        with _eval_mode(self.model):
+        with eval_mode(self.model):
             progress = tqdm(order, desc="Retrieving", unit="batch", disable=not show_progress)
             return order, [function(batch, *self._inputs(batch)) for batch in map(histories.__getitem__, progress)]
 
     def _inputs(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        prompts = [self.prompts[history] for history in batch.tolist()]
-        side = "right" if self.model.config.is_encoder_decoder else "left"
-        input_ids = pad_sequence(prompts, batch_first=True, padding_value=self.pad_token_id, padding_side=side)
-        masks = [torch.ones_like(prompt) for prompt in prompts]
-        attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
-        return input_ids.to(self.model.device), attention_mask.to(self.model.device)
+        return pad_prompts(self.model, [self.prompts[history] for history in batch.tolist()], self.pad_token_id)
+
+
+def pad_prompts(
+    model: nn.Module, prompts: Sequence[torch.Tensor], pad_token_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`input_ids` and `attention_mask` of a batch, padded on the side and put on the device that the model needs."""
+    side = "right" if model.config.is_encoder_decoder else "left"
+    input_ids = pad_sequence(prompts, batch_first=True, padding_value=pad_token_id, padding_side=side)
+    masks = [torch.ones_like(prompt) for prompt in prompts]
+    attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
+    return input_ids.to(model.device), attention_mask.to(model.device)
 
 
 def _check_num_beams(num_beams: int | Sequence[int]) -> None:
@@ -242,7 +242,8 @@ def _items(table: PrefixTable, output: BeamSearchOutput, max_width: int) -> Cata
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode for a while."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,7 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """From users' histories to ranked items of a catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import FingerprintMismatchError, InvalidSequencesError, UnsatisfiableRequestError
 from ..semantic_ids import SemanticIdCatalog
+from ..tokenization import HistoryEncoder, PromptEncoder
 from .history_search import CatalogRanking, Clock, Excluded, HistorySearch
 from .prefix_table import PrefixTable
 
 
-__all__ = ["CatalogRanking", "RetrievalResult", "rank_catalog", "retrieve"]
+__all__ = ["CatalogRanking", "RetrievalResult", "rank_catalog", "rank_rows", "retrieve"]
 
 DEFAULT_NUM_BEAMS = 50
 DEFAULT_MAX_HISTORY = 20
@@ -258,6 +259,56 @@ def rank_catalog(
     )
 
 
+def rank_rows(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    catalog: SemanticIdCatalog,
+    rows: Mapping[str, Sequence[str]],
+    num_items: int,
+    num_beams: int | Sequence[int] = DEFAULT_NUM_BEAMS,
+    batch_size: int = 64,
+    max_source_length: int = 1024,
+    prefix_table: PrefixTable | None = None,
+    show_progress: bool = False,
+) -> CatalogRanking:
+    """
+    Ranks the items that one beam search reaches for rows of text, from the prompts that [`PromptEncoder`] makes.
+
+    Args:
+        model, tokenizer, catalog, num_beams, batch_size, prefix_table, show_progress:
+            As in [`retrieve`].
+        rows (`dict[str, list[str]]`):
+            Columns `user` and perhaps `system`.
+        num_items (`int`):
+            Most items of a row.
+        max_source_length (`int`, *optional*, defaults to 1024):
+            Most tokens of `user`.
+
+    Returns:
+        [`CatalogRanking`]: on the CPU, in the order of `rows`, at most `num_items` wide. Items that share a semantic
+        ID follow each other in the catalog's order.
+
+    Raises:
+        [`FingerprintMismatchError`], [`InvalidSequencesError`], `ValueError`: As [`retrieve`] and [`PromptEncoder`].
+    """
+
+    def encode(token_ids: torch.Tensor) -> list[torch.Tensor]:
+        encoder = PromptEncoder(
+            tokenizer, catalog.layout, model.config.is_encoder_decoder, max_source_length, token_ids=token_ids
+        )
+        return encoder.encode_prompts(rows)
+
+    search = _open(model, tokenizer, catalog, prefix_table, None, encode)
+    return search.rank(
+        search.table,
+        torch.arange(len(search.prompts)),
+        num_beams=num_beams,
+        batch_size=batch_size,
+        max_width=num_items,
+        show_progress=show_progress,
+    )
+
+
 def open_search(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -269,17 +320,31 @@ def open_search(
     clock: Clock | None = None,
 ) -> HistorySearch:
     """Checks that model, catalog and table belong together, and encodes histories. Arguments as in [`retrieve`]."""
+    if max_history is None:
+        max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
+
+    def encode(token_ids: torch.Tensor) -> list[torch.Tensor]:
+        is_encoder_decoder = model.config.is_encoder_decoder
+        return HistoryEncoder(catalog, tokenizer, is_encoder_decoder, max_history, token_ids)(histories, user_ids)
+
+    return _open(model, tokenizer, catalog, prefix_table, clock, encode)
+
+
+def _open(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    catalog: SemanticIdCatalog,
+    prefix_table: PrefixTable | None,
+    clock: Clock | None,
+    encode: Callable[[torch.Tensor], list[torch.Tensor]],
+) -> HistorySearch:
     check_fingerprint(model, catalog)
     if prefix_table is not None and prefix_table.fingerprint != catalog.fingerprint:
         raise FingerprintMismatchError(
             f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
             f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
         )
-    if max_history is None:
-        max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
-    return HistorySearch(
-        model, tokenizer, catalog, histories, user_ids, max_history, prefix_table, clock or Clock(None)
-    )
+    return HistorySearch(model, tokenizer, catalog, prefix_table, clock or Clock(None), encode)
 
 
 def _fill(

@@ -29,9 +29,11 @@ def card_environment() -> jinja2.Environment:
         "describe_versions": _describe_versions,
         "files_table": _files_table,
         "has_unmasked": _has_unmasked,
+        "hit_rates": _hit_rates,
         "levels_table": _levels_table,
         "number": _number,
         "percent": _percent,
+        "prefixes_table": _prefixes_table,
         "protocol": _protocol,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "results_table": _results_table,
@@ -54,7 +56,7 @@ def _number(value: Any) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    return "< 0.001 %" if 0 < value < 1e-5 else f"{100 * value:.3g} %"
 
 
 def _duration(seconds: float) -> str:
@@ -87,6 +89,25 @@ def _levels_table(semantic_ids: dict[str, Any]) -> str:
     sizes = semantic_ids["codebook_sizes"][: max(map(len, columns.values()), default=0)]
     rows = zip_longest(map(str, range(1, len(sizes) + 1)), map(_number, sizes), *columns.values(), fillvalue="")
     return _table(["Level", "Codes", *columns], [list(row) for row in rows])
+
+
+def _prefixes_table(semantic_ids: dict[str, Any]) -> str:
+    """What the first one, two, ... codes know of categories, of neighbours, and of what occurs together."""
+    names = {
+        "prefix_purity": "Commonest category",
+        "prefix_purity_by_chance": "by chance",
+        "neighbors_sharing_prefix": "Nearest neighbours share them",
+        "pairs_sharing_prefix": "Items that occur together share them",
+        "random_pairs_sharing_prefix": "Random pairs share them",
+    }
+    columns = {name: list(map(_percent, semantic_ids[key])) for key, name in names.items() if semantic_ids.get(key)}
+    rows = zip_longest(*columns.values(), fillvalue="")
+    return _table(["First codes", *columns], [[str(n), *row] for n, row in enumerate(rows, start=1)])
+
+
+def _hit_rates(semantic_ids: dict[str, Any]) -> str:
+    rates = semantic_ids.get("embedding_hit_rate") or {}
+    return ", ".join(f"{value:.4f} at K = {_number(int(k))}" for k, value in rates.items())
 
 
 def _protocol(entry: dict[str, Any], unit: str) -> str:
@@ -146,7 +167,7 @@ def _comparison_table(entry: dict[str, Any], title: str) -> str:
 
 
 def _describe_data(data: dict[str, Any]) -> str:
-    names = {"num_items": "items", "num_users": "users", "num_interactions": "interactions"}
+    names = {"num_items": "items", "num_users": "users", "num_interactions": "interactions", "num_rows": "rows"}
     counts = [f"{_number(data[key])} {name}" for key, name in names.items() if data.get(key)]
     if data.get("embedding_dim"):
         counts.append(f"embeddings of width {_number(data['embedding_dim'])}")

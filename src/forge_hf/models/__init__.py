@@ -4,7 +4,14 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
-from .rqvae import RQVAEConfig, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
+from .rqvae import RQVAEConfig, RQVAEContrastiveLoss, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 
 
-__all__ = ["RQVAEConfig", "RQVAEEncoderOutput", "RQVAEModel", "RQVAEOutput", "RQVAEPreTrainedModel"]
+__all__ = [
+    "RQVAEConfig",
+    "RQVAEContrastiveLoss",
+    "RQVAEEncoderOutput",
+    "RQVAEModel",
+    "RQVAEOutput",
+    "RQVAEPreTrainedModel",
+]

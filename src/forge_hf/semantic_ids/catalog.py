@@ -5,11 +5,10 @@ import hashlib
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,9 +17,11 @@ from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_then_rename
-from .collisions import COLLISION_STRATEGIES
+from .collisions import CandidateFunction, resolve_collisions
+from .item_ids import as_id_array, name_first
+from .item_sid import item_sid_columns, read_item_sid
 from .layout import SemanticIdLayout, row_keys
-from .quality import codebook_perplexity, codebook_utilization, collision_rate, gini
+from .quality import codes_quality
 from .serialization import (
     CODES_FILE,
     CONFIG_FILE,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SemanticIdCatalog"]
 
-_SHOWN = 5  # how many offenders an error message names
+_DERIVED = ("keep", "suffix")  # strategies whose codes show what the item tokenizer's were
 
 
 class SemanticIdCatalog:
@@ -55,6 +56,9 @@ class SemanticIdCatalog:
             Layout of the codes.
         on_collision (`str`, *optional*, defaults to `"keep"`):
             How equal codes were dealt with. Only noted here: [`~SemanticIdCatalog.from_codes`] deals with them.
+        original_codes (`torch.Tensor`, `np.ndarray` or nested `list` of the shape of `codes`, *optional*):
+            The codes that the item tokenizer gave, where `codes` aren't those and `on_collision` is neither `"keep"`
+            nor `"suffix"`.
 
     Raises:
         [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
@@ -82,16 +86,25 @@ class SemanticIdCatalog:
         codes: torch.Tensor | np.ndarray | Sequence,
         layout: SemanticIdLayout,
         on_collision: str = "keep",
+        original_codes: torch.Tensor | np.ndarray | Sequence | None = None,
     ):
         self.layout = layout
         self.on_collision = on_collision
-        self._ids = _as_id_array(item_ids)
+        self._original_codes = None
+        self._ids = as_id_array(item_ids)
         self.codes = layout.validate(codes).cpu()
         if self.codes.ndim != 2 or len(self.codes) == 0 or len(self.codes) != len(self._ids):
             raise InvalidCodesError(
                 f"`codes` must be of shape (num_items, {layout.num_levels}) with one row for each of the "
                 f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self.codes.shape)}."
             )
+        if original_codes is not None:
+            self._original_codes = layout.validate(original_codes).cpu()
+            if self._original_codes.shape != self.codes.shape or on_collision in _DERIVED:
+                raise InvalidCodesError(
+                    f"`original_codes` must have the shape {tuple(self.codes.shape)} of `codes`, and are for other "
+                    f"strategies than {_DERIVED}, got {tuple(self._original_codes.shape)} and {on_collision!r}."
+                )
         self._refuse_duplicates()
 
     @classmethod
@@ -102,6 +115,9 @@ class SemanticIdCatalog:
         *,
         codebook_sizes: Sequence[int],
         on_collision: str = "suffix",
+        capacity: int = 5,
+        seed: int = 0,
+        candidates: CandidateFunction | None = None,
     ) -> "SemanticIdCatalog":
         """
         Makes a catalog of the codes that an item tokenizer gave.
@@ -115,21 +131,47 @@ class SemanticIdCatalog:
                 Number of codes of each level.
             on_collision (`str`, *optional*, defaults to `"suffix"`):
                 What becomes of items with equal codes. `"suffix"` appends TIGER's level that numbers them in the order
-                of `item_ids`, `"keep"` lets a semantic ID name several items.
+                of `item_ids`, `"keep"` lets a semantic ID name several items. `"knn"` and `"random"` are FORGE's: a
+                semantic ID names up to `capacity` items, and what is over moves to other codes of the last level, the
+                nearest with room or random ones ([`~semantic_ids.collisions.move_to_nearest`],
+                [`~semantic_ids.collisions.move_to_random`]).
+            capacity (`int`, *optional*, defaults to 5):
+                The most items of a semantic ID, for `"knn"` and `"random"`.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of who stays and, for `"random"`, of where the others go.
+            candidates (`Callable`, *optional*):
+                For `"knn"`, the nearest codes of the last level: given row numbers of `codes`, an int64 tensor of
+                shape `(n,)`, it returns codes and distances of shape `(n, C)`. Of an RQ-VAE these are
+                `candidates` and `candidate_distances` of `model.encode(embeddings[rows], num_candidates=200)`.
 
         Returns:
-            [`SemanticIdCatalog`]
+            [`SemanticIdCatalog`]. Its [`~SemanticIdCatalog.original_codes`] are `codes`.
 
         Raises:
             [`InvalidCodesError`]: `codes` don't fit `codebook_sizes` or `item_ids`.
             [`DuplicateItemError`]: An item id occurs more than once.
-            `ValueError`: `on_collision` isn't one of the strategies.
+            [`CapacityError`]: Items find no room at this `capacity`. The message says how many, and what would do.
+            `ValueError`: `on_collision` isn't one of the strategies, or `"knn"` lacks `candidates`.
+
+        Example:
+
+        ```python
+        >>> from forge_hf.semantic_ids import SemanticIdCatalog
+
+        >>> codes = [[1, 2], [0, 3], [1, 2]]
+        >>> catalog = SemanticIdCatalog.from_codes(
+        ...     ["shirt", "shoe", "sock"], codes, codebook_sizes=[4, 4], on_collision="random", capacity=1
+        ... )
+        >>> catalog.original_codes[2], len(catalog.codes.unique(dim=0))
+        (tensor([1, 2]), 3)
+        ```
         """
-        if on_collision not in COLLISION_STRATEGIES:
-            raise ValueError(f"`on_collision` must be one of {sorted(COLLISION_STRATEGIES)}, got {on_collision!r}.")
         catalog = cls(item_ids, codes, SemanticIdLayout(codebook_sizes))
-        catalog.codes, catalog.layout = COLLISION_STRATEGIES[on_collision](catalog.codes, catalog.layout)
-        catalog.on_collision = on_collision
+        original = catalog.codes
+        resolved, layout = resolve_collisions(original, catalog.layout, on_collision, capacity, seed, candidates)
+        catalog.codes, catalog.layout, catalog.on_collision = resolved, layout, on_collision
+        if on_collision not in _DERIVED and not torch.equal(resolved, original):
+            catalog._original_codes = original
         return catalog
 
     def __len__(self) -> int:
@@ -146,14 +188,28 @@ class SemanticIdCatalog:
         """Ids of the items, in the order of [`~SemanticIdCatalog.codes`]."""
         return self._ids.tolist()
 
+    @property
+    def original_codes(self) -> torch.Tensor:
+        """
+        The codes that the item tokenizer gave, before equal ones were dealt with: `codes` without the level that
+        `"suffix"` appended, the codes from which `"knn"` and `"random"` moved items away, else `codes` themselves.
+        They count from 0 in each level, within the first `codebook_sizes` of the layout.
+        """
+        if self._original_codes is not None:
+            return self._original_codes
+        return self.codes[:, :-1] if self.on_collision == "suffix" else self.codes
+
     @cached_property
     def fingerprint(self) -> str:
         """
         Hash of the layout and of every item's codes, 32 hexadecimal digits. It doesn't depend on the order of the
         items or on the machine, and tells the item ids `1` and `"1"` apart.
         """
+        return self._hash(self.codes)
+
+    def _hash(self, codes: torch.Tensor) -> str:
         order = self._id_order
-        parts = {"codes": np.ascontiguousarray(self.codes.numpy()[order], dtype="<i4"), **pack_ids(self._ids[order])}
+        parts = {"codes": np.ascontiguousarray(codes.numpy()[order], dtype="<i4"), **pack_ids(self._ids[order])}
         header = {"codebook_sizes": list(self.layout.codebook_sizes), "num_items": len(self), "parts": sorted(parts)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for name in sorted(parts):
@@ -179,13 +235,13 @@ class SemanticIdCatalog:
         if len(item_ids) == 0:
             return torch.empty(0, dtype=torch.int64)
         try:
-            wanted = _as_id_array(item_ids)
+            wanted = as_id_array(item_ids)
         except ValueError as error:
             raise UnknownItemError(str(error)) from error
         if wanted.dtype != self._ids.dtype:
             kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
             raise UnknownItemError(
-                f"Item ids of this catalog are {kind}, got {other} such as {_name_first(wanted[:1].tolist())}. "
+                f"Item ids of this catalog are {kind}, got {other} such as {name_first(wanted[:1].tolist())}. "
                 "Convert them first."
             )
         if wanted.dtype == object:
@@ -197,7 +253,7 @@ class SemanticIdCatalog:
             unknown = list(dict.fromkeys(wanted[rows < 0].tolist()))
             raise UnknownItemError(
                 f"`item_ids` or a history names {len(unknown)} items that aren't in the catalog of {len(self)}: "
-                f"{_name_first(unknown)}. Leave them out, or encode them and make a catalog that has them."
+                f"{name_first(unknown)}. Leave them out, or encode them and make a catalog that has them."
             )
         return torch.from_numpy(rows)
 
@@ -260,8 +316,11 @@ class SemanticIdCatalog:
             "item_id_type": "str" if self._ids.dtype == object else "int",
             "on_collision": self.on_collision,
             "fingerprint": self.fingerprint,
-            "quality": self._quality,
+            "quality": self.quality,
         }
+        if self._original_codes is not None:
+            tensors["original_codes"] = self._original_codes.to(torch.int32).contiguous()
+            config["original_fingerprint"] = self._hash(self._original_codes)
         text = json.dumps(config, indent=2) + "\n"
         # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
         write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -312,7 +371,8 @@ class SemanticIdCatalog:
         tensors = read_tensors(codes_file, config)
         try:
             ids = unpack_ids(tensors)
-            catalog = cls(ids, tensors["codes"], SemanticIdLayout.from_dict(config), config["on_collision"])
+            layout, original = SemanticIdLayout.from_dict(config), tensors.get("original_codes")
+            catalog = cls(ids, tensors["codes"], layout, config["on_collision"], original)
         except (ValueError, IndexError) as error:
             reason = str(error).rstrip(".")
             raise CorruptCatalogError(
@@ -323,6 +383,9 @@ class SemanticIdCatalog:
                 f"{codes_file} has the fingerprint {catalog.fingerprint}, but {config_file} says "
                 f"{config['fingerprint']}: one of the two was altered or belongs to another catalog. {REMEDY}"
             )
+        if original is not None and catalog._hash(catalog._original_codes) != config["original_fingerprint"]:
+            raise CorruptCatalogError(f"{codes_file} holds other original codes than {config_file} says. {REMEDY}")
+        catalog.quality = config["quality"]
         return catalog
 
     def push_to_hub(
@@ -381,12 +444,12 @@ class SemanticIdCatalog:
         """
         from datasets import Dataset
 
-        columns = {f"codebook_lv{level + 1}": codes for level, codes in enumerate(self.codes.numpy().T)}
-        return Dataset.from_dict({"item_id": self.item_ids, **columns})
+        columns = zip(item_sid_columns(self.layout.num_levels), self.codes.numpy().T, strict=True)
+        return Dataset.from_dict({"item_id": self.item_ids, **dict(columns)})
 
     @classmethod
     def from_dataset(
-        cls, dataset: "Dataset", *, codebook_sizes: Sequence[int], on_collision: str = "keep"
+        cls, dataset: "Dataset", *, codebook_sizes: Sequence[int], on_collision: str = "keep", **options
     ) -> "SemanticIdCatalog":
         """
         The inverse of [`~SemanticIdCatalog.to_dataset`], which also reads the files of AL-GR's Item-SID.
@@ -401,6 +464,9 @@ class SemanticIdCatalog:
                 Number of codes of each level. The dataset must have as many `codebook_lv` columns.
             on_collision (`str`, *optional*, defaults to `"keep"`):
                 As in [`~SemanticIdCatalog.from_codes`].
+            **options:
+                `capacity`, `seed` and `candidates` of [`~SemanticIdCatalog.from_codes`]. Rows that `candidates` is
+                asked for count the items that have codes.
 
         Returns:
             [`SemanticIdCatalog`]
@@ -419,51 +485,17 @@ class SemanticIdCatalog:
         >>> SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[8192, 8192, 8192])  # doctest: +SKIP
         ```
         """
-        levels = [f"codebook_lv{level + 1}" for level in range(len(codebook_sizes))]
-        id_column = "item_id" if "item_id" in dataset.column_names else "base62_string"
-        present = [name for name in dataset.column_names if name == id_column or name.startswith("codebook_lv")]
-        if set(present) != {id_column, *levels}:
-            raise InvalidCodesError(
-                f"`dataset` must have the columns {['item_id', *levels]} for {len(levels)} `codebook_sizes`, "
-                f"got {present}."
-            )
-        import pyarrow as pa
-
-        table = dataset.select_columns([id_column, *levels]).with_format("arrow")[:]
-        null = np.zeros(len(table), dtype=bool)
-        for name in levels:
-            null |= table[name].is_null(nan_is_null=True).to_numpy()
-        if table[id_column].null_count or null.all():
-            raise InvalidCodesError(
-                f"`dataset` has {table[id_column].null_count} rows without an item id and {null.sum()} without codes, "
-                f"of {len(table)}. Every row needs an id, and one row at least needs codes."
-            )
-        if null.any():
-            warnings.warn(f"Left out {null.sum()} of {len(table)} items: they have no codes.", stacklevel=2)
-            table = table.filter(pa.array(~null))
-        columns = [table[name].to_numpy() for name in levels]
-        for name, column in zip(levels, columns, strict=True):
-            # A column with gaps is read from CSV as floating point.
-            if column.dtype.kind == "f" and null.any() and (column == np.round(column)).all():
-                continue
-            if column.dtype.kind not in "iu":
-                raise InvalidCodesError(f"`dataset` must hold integers in {name}, got {column.dtype}.")
-        codes = np.stack(columns, axis=1).astype(np.int64)
-        ids = table[id_column].to_pylist()
-        return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision)
+        ids, codes = read_item_sid(dataset, len(codebook_sizes))
+        return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision, **options)
 
     @cached_property
-    def _quality(self) -> dict[str, float | list[float]]:
-        """What the catalog's card states, kept beside the codes so that it is measured once."""
-        sizes = self.layout.codebook_sizes
-        # A suffix tells all items apart: what the item tokenizer did shows without it.
-        codes = self.codes[:, :-1] if self.on_collision == "suffix" else self.codes
-        return {
-            "collision_rate": collision_rate(codes),
-            "gini": gini(codes),
-            "utilization": codebook_utilization(self.codes, sizes).tolist(),
-            "perplexity": codebook_perplexity(self.codes, sizes).tolist(),
-        }
+    def quality(self) -> dict[str, Any]:
+        """
+        What the catalog's card states, saved beside the codes. By default what codes alone tell;
+        `catalog.quality = semantic_id_quality(catalog, ...).to_dict()` puts all that was measured in its place.
+        """
+        original = self.original_codes
+        return codes_quality(original, self.codes, self.layout.codebook_sizes[: original.shape[1]])
 
     def _refuse_duplicates(self) -> None:
         if self._ids.dtype == object:
@@ -477,7 +509,7 @@ class SemanticIdCatalog:
             repeated = self._sorted_ids[1:][again].tolist()
         repeated = list(dict.fromkeys(repeated))
         raise DuplicateItemError(
-            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {_name_first(repeated)}. "
+            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {name_first(repeated)}. "
             "Keep one row an item."
         )
 
@@ -501,26 +533,3 @@ class SemanticIdCatalog:
         keys = row_keys(self.codes)
         order = np.argsort(keys, kind="stable")
         return order, keys[order]
-
-
-def _as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
-    """Item ids as an int64 array, or as an object array of `str`: an object array keeps every string as it is."""
-    if isinstance(item_ids, np.ndarray | torch.Tensor):
-        item_ids = item_ids.tolist()
-    if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
-        item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
-    kinds = set(map(type, item_ids))
-    if kinds <= {str, np.str_}:
-        array = np.empty(len(item_ids), dtype=object)
-        array[:] = [str(item) for item in item_ids] if np.str_ in kinds else item_ids
-        return array
-    if all(issubclass(kind, int | np.integer) and not issubclass(kind, bool) for kind in kinds):
-        try:
-            return np.array(item_ids, dtype=np.int64)
-        except OverflowError as error:
-            raise ValueError("Item ids that are integers must fit into 64 bits; give larger ones as `str`.") from error
-    raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
-
-
-def _name_first(values: Sequence) -> str:
-    return ", ".join(repr(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")

@@ -15,7 +15,7 @@ import torch
 from ..errors import InvalidCodesError, InvalidSemanticIdError
 
 
-__all__ = ["SemanticIdLayout", "row_keys"]
+__all__ = ["SemanticIdLayout", "row_keys", "row_numbers"]
 
 MAX_NUM_CODES = 2**24
 MAX_NUM_TOKENS = 2**20
@@ -256,6 +256,31 @@ def row_keys(codes: torch.Tensor | np.ndarray) -> np.ndarray:
     big_endian = np.ascontiguousarray(torch.as_tensor(codes).cpu().numpy(), dtype=">u4")
     # numpy drops trailing zero bytes of such a string, and fills them in again where it compares two.
     return big_endian.view(f"S{4 * big_endian.shape[1]}").reshape(-1)
+
+
+def row_numbers(codes: torch.Tensor | np.ndarray, codebook_sizes: Sequence[int]) -> np.ndarray:
+    """
+    One integer for each row of `codes`: as [`row_keys`], and a row's number is `codebook_sizes[-1]` times one of its
+    levels before the last, plus the code of the last.
+
+    Args:
+        codes (`torch.Tensor` or `np.ndarray` of shape `(n, num_levels)`):
+            Codes within `codebook_sizes`.
+        codebook_sizes (`Sequence[int]`):
+            Number of codes of each level.
+
+    Returns:
+        `np.ndarray` of dtype int64 and shape `(n,)`.
+    """
+    columns = torch.as_tensor(codes).cpu().numpy().T
+    numbers, bound = np.zeros(len(codes), dtype=np.int64), 1
+    for column, size in zip(columns, codebook_sizes, strict=True):
+        if bound * size >= 2**63:  # numbers of the prefixes that occur are few enough
+            numbers = np.unique(numbers, return_inverse=True)[1]
+            bound = len(codes)
+        numbers = numbers * size + column
+        bound *= size
+    return numbers
 
 
 def _as_int64(values: torch.Tensor | np.ndarray | Sequence, name: str) -> torch.Tensor:

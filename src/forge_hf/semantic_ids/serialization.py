@@ -2,6 +2,7 @@
 """The files of a saved catalog: what they hold, and how they are written, read and checked."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -49,6 +50,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise CorruptCatalogError(f"{path} has {size:,} bytes; a catalog's JSON has a few thousand. {REMEDY}")
     expected = {"format_version": int, "codebook_sizes": list, "num_items": int, "item_id_type": str}
     expected |= {"on_collision": str, "fingerprint": str, "quality": dict}
+    optional = {"original_fingerprint": str}
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
@@ -61,6 +63,7 @@ def read_config(path: str) -> dict[str, Any]:
             f"{path} is of format {config['format_version']!r}, and this version of forge_hf reads format "
             f"{FORMAT_VERSION}. Install the version that wrote it, or a newer one."
         )
+    expected |= {key: kind for key, kind in optional.items() if key in config}
     for key, kind in expected.items():
         if type(config.get(key)) is not kind:
             raise CorruptCatalogError(
@@ -74,13 +77,22 @@ def read_config(path: str) -> dict[str, Any]:
         SemanticIdLayout.from_dict(config)
     except ValueError as error:
         raise CorruptCatalogError(f"{path}: {error} {REMEDY}") from error
+    config["quality"] = {name: value for name, value in config["quality"].items() if _is_measured(value)}
     return config
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether `value` is what a metric may be: a number, or a list or dictionary of numbers."""
+    values = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in values)
 
 
 def read_tensors(path: str, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The safetensors file: the tensors that the JSON file asks for, looked at before they load, and no others."""
     count = config["num_items"]
     expected = {"codes": ("I32", [count, len(config["codebook_sizes"])])}
+    if "original_fingerprint" in config:
+        expected["original_codes"] = expected["codes"]
     if config["item_id_type"] == "int":
         expected["item_ids"] = ("I64", [count])
     else:

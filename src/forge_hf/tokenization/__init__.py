@@ -2,18 +2,27 @@
 """
 Tokens: how a model reads and writes semantic IDs.
 
-In: a layout or a catalog, and users' histories of item ids. Out: token ids, either of a vocabulary that holds nothing
-but codes or of a text tokenizer that got them added. Knows nothing of how a model is trained or asked.
+In: a layout or a catalog, and users' histories, as item ids or as rows of text. Out: token ids, either of a vocabulary
+that holds nothing but codes or of a text tokenizer that got them added. Knows nothing of how a model is trained or
+asked.
 """
 
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from .extend import extend_tokenizer, resize_and_init
 from .history import HistoryEncoder
+from .prompts import PromptEncoder
 from .tokenization_semantic_id import SemanticIdTokenizer, semantic_id_token_ids
 
 
-__all__ = ["HistoryEncoder", "SemanticIdTokenizer", "extend_tokenizer", "resize_and_init", "semantic_id_token_ids"]
+__all__ = [
+    "HistoryEncoder",
+    "PromptEncoder",
+    "SemanticIdTokenizer",
+    "extend_tokenizer",
+    "resize_and_init",
+    "semantic_id_token_ids",
+]
 
 
 class _SemanticIdTokenizerConfig(PreTrainedConfig):

@@ -2,22 +2,33 @@
 """
 Training: item tokenizers and retrievers over `transformers.Trainer`.
 
-In: embeddings, or user sequences and a catalog. Out: trained models in folders that `from_pretrained` reads. Knows
-nothing of the Hub's cards or the command line.
+In: embeddings, or a catalog and user sequences or rows of text. Out: trained models in folders that `from_pretrained`
+reads. Knows nothing of the Hub's cards or the command line.
 """
 
-from .collators import CausalCollator, Seq2SeqCollator
+from .collators import CausalCollator, PromptCollator, Seq2SeqCollator
+from .item_tokenizers import (
+    ITEM_TOKENIZER_PRESETS,
+    convert_forge_weights,
+    create_item_tokenizer,
+    item_tokenizer_arguments,
+)
 from .regularization import add_hidden_dropout
 from .retrieval_trainer import RetrievalTrainer, RetrievalTrainingArguments
 from .retrievers import RETRIEVER_PRESETS, add_lora, create_retriever
 from .rqvae_trainer import RQVAETrainer, RQVAETrainingArguments
 from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
+from .text_rows import PromptRows, PromptStream
 
 
 __all__ = [
+    "ITEM_TOKENIZER_PRESETS",
     "RETRIEVER_PRESETS",
     "CausalCollator",
     "LengthGroupedEpochSampler",
+    "PromptCollator",
+    "PromptRows",
+    "PromptStream",
     "RQVAETrainer",
     "RQVAETrainingArguments",
     "RetrievalTrainer",
@@ -26,5 +37,8 @@ __all__ = [
     "SequenceWindows",
     "add_hidden_dropout",
     "add_lora",
+    "convert_forge_weights",
+    "create_item_tokenizer",
     "create_retriever",
+    "item_tokenizer_arguments",
 ]

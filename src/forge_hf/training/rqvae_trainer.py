@@ -1,18 +1,20 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training of RQ-VAEs: transformers' Trainer with k-means initialization and metrics of the codes."""
+"""Training of RQ-VAEs: transformers' Trainer with k-means initialization, pairs of items and metrics of the codes."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
+from ..data.pairs import ItemPairs
 from ..errors import InvalidEmbeddingsError
-from ..models.rqvae import RQVAEModel
+from ..models.rqvae import RQVAEContrastiveLoss, RQVAEModel
 from ..semantic_ids.quality import (
     codebook_perplexity,
     codebook_utilization,
@@ -20,12 +22,14 @@ from ..semantic_ids.quality import (
     prefix_collision_rates,
 )
 from .base_trainer import ForgeTrainer, ForgeTrainingArguments
+from .pair_batches import ItemsAndPairs, ItemsAndPairsSampler
 
 
 __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
 
 # What faiss trains a centroid on: more points cost time and move it little.
 KMEANS_POINTS_PER_CODE = 256
+LOSS_TERMS = ("reconstruction_loss", "commitment_loss", "codebook_loss", "contrastive_loss")
 
 
 @dataclass(repr=False)
@@ -44,6 +48,12 @@ class RQVAETrainingArguments(ForgeTrainingArguments):
         kmeans_iterations (`int`, *optional*, defaults to 20):
             Number of k-means iterations.
 
+    > Parameters that control the batches
+
+        pair_batch_ratio (`float`, *optional*):
+            Number of batches of pairs for each batch of items, where the trainer has `pairs`. Defaults to what takes
+            each pair once an epoch, as in FORGE.
+
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-3`, `lr_scheduler_type="cosine"`,
     `warmup_steps=100`, `per_device_train_batch_size=1024`, `per_device_eval_batch_size=1024`,
     `num_train_epochs=150`, `remove_unused_columns=False` (items come in ready batches),
@@ -61,6 +71,9 @@ class RQVAETrainingArguments(ForgeTrainingArguments):
     kmeans_init: bool = field(default=True, metadata={"help": "Whether codebooks start from a k-means."})
     kmeans_sample_size: int | None = field(default=None, metadata={"help": "Number of items that the k-means sees."})
     kmeans_iterations: int = field(default=20, metadata={"help": "Number of k-means iterations."})
+    pair_batch_ratio: float | None = field(
+        default=None, metadata={"help": "Number of batches of pairs for each batch of items."}
+    )
 
 
 class RQVAETrainer(ForgeTrainer):
@@ -70,6 +83,9 @@ class RQVAETrainer(ForgeTrainer):
     Before the first step, and unless the model has been through it (as after a resume), it measures the input
     statistics on all training items and initializes each codebook with a k-means (faiss) of what the levels before
     left over of the encoder's latents. Under distributed training the first process does this for all.
+
+    With `pairs`, batches of items to reconstruct and batches of pairs to contrast take turns; what doesn't fill a
+    batch is left out. Each term of the loss is logged, as the mean over the batches that have it.
 
     Evaluation reports, beside `eval_loss`, the terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
     codes of the evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`,
@@ -84,11 +100,14 @@ class RQVAETrainer(ForgeTrainer):
             The items to learn from.
         eval_dataset ([`ItemEmbeddings`], *optional*):
             The items to evaluate on. Collisions are counted among these, so it is usual to give all items.
+        pairs ([`ItemPairs`], *optional*):
+            Pairs of items that the contrastive loss brings together, of a model with `contrastive_loss_weight` above
+            0. Their items need not be those of `train_dataset`.
         kwargs (*optional*):
             Further arguments of `transformers.Trainer`.
 
     Raises:
-        `TypeError`: if a dataset is not [`ItemEmbeddings`].
+        `TypeError`: if a dataset is not [`ItemEmbeddings`], or `pairs` not [`ItemPairs`].
         `ValueError`: if `args` would round the weights in evaluation.
 
     Example:
@@ -109,7 +128,7 @@ class RQVAETrainer(ForgeTrainer):
     """
 
     task = "item-tokenization"
-    argument_names = ("kmeans_init", "kmeans_iterations")
+    argument_names = ("kmeans_init", "kmeans_iterations", "pair_batch_ratio")
 
     def __init__(
         self,
@@ -117,6 +136,8 @@ class RQVAETrainer(ForgeTrainer):
         args: RQVAETrainingArguments,
         train_dataset: ItemEmbeddings | None = None,
         eval_dataset: ItemEmbeddings | None = None,
+        *,
+        pairs: ItemPairs | None = None,
         **kwargs: Any,
     ):
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
@@ -125,9 +146,15 @@ class RQVAETrainer(ForgeTrainer):
                     f"`{name}` must be ItemEmbeddings, but is {type(dataset).__name__}. "
                     "Use ItemEmbeddings.from_dataset or ItemEmbeddings.from_file."
                 )
+        if pairs is not None and not isinstance(pairs, ItemPairs):
+            raise TypeError(f"`pairs` must be ItemPairs, but is {type(pairs).__name__}. Use ItemPairs.from_file, say.")
         if args.fp16_full_eval or args.bf16_full_eval:
             raise ValueError("`fp16_full_eval` and `bf16_full_eval` round the weights and change codes: unset them.")
+        if pairs is not None:
+            args.ddp_find_unused_parameters = True  # the temperatures have no part in a batch of items
+        self.pairs = pairs
         self._code_facts: dict[int, dict[str, Any]] = {}
+        self._loss_terms: dict[str, tuple[torch.Tensor, int]] = {}  # sums, and of how many batches, since the last log
         super().__init__(
             model=model,
             args=args,
@@ -151,7 +178,8 @@ class RQVAETrainer(ForgeTrainer):
             [`InvalidEmbeddingsError`]: before any work, if the embeddings are empty, of another width, not finite, or
                 fewer than a codebook has codes.
             [`DuplicateItemError`]: if an item id occurs twice.
-            `ValueError`: if `kmeans_sample_size` is too small, or a Sinkhorn assignment would meet a short last batch.
+            `ValueError`: if `kmeans_sample_size` is too small, a Sinkhorn assignment would meet a short last batch, or
+                there are pairs without a contrastive loss, a contrastive loss without pairs, or too few for a batch.
         """
         if self.train_dataset is None:
             raise ValueError("`train_dataset` is needed to train.")
@@ -168,15 +196,24 @@ class RQVAETrainer(ForgeTrainer):
                     f"but is {self.args.kmeans_sample_size}."
                 )
             _import_faiss()
-        if "sinkhorn" in config.level_assignments and not self.args.dataloader_drop_last:
+        if (self.pairs is None) != (config.contrastive_loss_weight == 0):
+            raise ValueError(
+                "`pairs` and a model with a contrastive loss go together, but `pairs` "
+                f"{'is missing' if self.pairs is None else 'are given'} and `contrastive_loss_weight` is "
+                f"{config.contrastive_loss_weight}."
+            )
+        if self.pairs is not None:
+            self._get_train_sampler()  # refuses what is too little
+        elif "sinkhorn" in config.level_assignments and not self.args.dataloader_drop_last:
             raise ValueError(
                 "`training_assignment='sinkhorn'` spreads each batch over all codes, which a short last batch can't "
                 "fill. Set `dataloader_drop_last=True`."
             )
-        for dataset in (self.train_dataset, self.eval_dataset):
-            if dataset is not None:
-                dataset.validate(expected_dim=config.input_dim)
+        datasets = [self.train_dataset, self.eval_dataset, None if self.pairs is None else self.pairs.items]
+        for dataset in {id(dataset): dataset for dataset in datasets if dataset is not None}.values():
+            dataset.validate(expected_dim=config.input_dim)
         self._code_facts.clear()
+        self._loss_terms.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     @torch.no_grad()
@@ -188,12 +225,64 @@ class RQVAETrainer(ForgeTrainer):
         if self.model.is_initialized:
             return
         if self.args.process_index == 0:
-            self.model.set_input_statistics(*_mean_and_std(self.train_dataset))
+            if self.model.config.input_normalization != "none":
+                self.model.set_input_statistics(*_mean_and_std(self.train_dataset))
             if self.args.kmeans_init:
                 self._kmeans_codebooks()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in self.model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `transformers.Trainer.get_train_dataloader`: of items, and of `pairs` if there are."""
+        if self.pairs is None:
+            return super().get_train_dataloader()
+        return self._get_dataloader(
+            dataset=ItemsAndPairs(self.train_dataset, self.pairs),
+            description="Training",
+            batch_size=self._train_batch_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def _get_train_sampler(self, train_dataset: ItemEmbeddings | ItemsAndPairs | None = None) -> Sampler | None:
+        if self.pairs is None:
+            return super()._get_train_sampler(train_dataset)
+        dataset = ItemsAndPairs(self.train_dataset, self.pairs) if train_dataset is None else train_dataset
+        # Batches are dealt out to the processes in turn: as many of a kind follow each other as there are processes.
+        batch_size = self._train_batch_size * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return ItemsAndPairsSampler(dataset, batch_size, self.args.pair_batch_ratio, seed)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As `transformers.Trainer.get_decay_parameter_names`, without the temperatures."""
+        return [name for name in super().get_decay_parameter_names(model) if "logit_scale" not in name]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As `transformers.Trainer.compute_loss`, and keeps the terms of the loss for the next log."""
+        loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
+        terms = {name: output[name] for name in LOSS_TERMS if name in output}
+        if "contrastive_terms" in output:
+            names = [f"contrastive_loss_{term}" for term in RQVAEContrastiveLoss.terms]
+            terms |= dict(zip(names, output["contrastive_terms"], strict=True))
+        for name, value in terms.items():
+            total, number = self._loss_terms.get(name, (0, 0))
+            self._loss_terms[name] = (total + value.detach().mean(), number + 1)
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `transformers.Trainer.log`, with the terms of the loss beside the loss."""
+        if "loss" in logs and self._loss_terms:
+            # The same on every process: all have batches of the same kinds.
+            means = torch.stack([total / number for total, number in self._loss_terms.values()])
+            means = self.accelerator.reduce(means, "mean").tolist()
+            logs = logs | dict(zip(self._loss_terms, means, strict=True))
+            if self.pairs is not None:
+                contrastive_loss = self.model.contrastive_loss
+                scales = dict(zip(contrastive_loss.terms, contrastive_loss.logit_scales, strict=True))
+                logs |= {f"temperature_{term}": (-scale).exp().item() for term, scale in scales.items()}
+            self._loss_terms.clear()
+        super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """As `transformers.Trainer.evaluate`."""
@@ -219,7 +308,8 @@ class RQVAETrainer(ForgeTrainer):
         """Facts of the training data."""
         if self.train_dataset is None:
             return {}
-        return {"num_items": len(self.train_dataset), "embedding_dim": self.train_dataset.dim}
+        facts = {"num_items": len(self.train_dataset), "embedding_dim": self.train_dataset.dim}
+        return facts if self.pairs is None else facts | {"num_pairs": len(self.pairs)}
 
     def describe_run(self) -> dict[str, Any]:
         """Everything that `run.json` holds."""

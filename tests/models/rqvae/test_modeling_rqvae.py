@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """RQVAEModel against plain references: both objectives, Sinkhorn, rotation trick, EMA, restarts, batch invariance."""
 
-import math
 import os
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import pytest
 import torch
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
-from forge_hf.models.rqvae.modeling_rqvae import rotate_to, sinkhorn_assignment
+from forge_hf.models.rqvae.code_assignment import sinkhorn_assignment
+from forge_hf.models.rqvae.modeling_rqvae import rotate_to
 
 from ..modeling_common import ItemTokenizerTesterMixin
 
@@ -42,6 +42,13 @@ class TestRQVAEModelEMA(ItemTokenizerTesterMixin):
 
     def get_config(self):
         return tiny_config(codebook_update="ema", input_normalization="standardize", dropout=0.5)
+
+
+class TestRQVAEModelContrastive(ItemTokenizerTesterMixin):
+    model_class = RQVAEModel
+
+    def get_config(self):
+        return tiny_config(contrastive_loss_weight=1.0)
 
 
 # -- encode
@@ -99,8 +106,9 @@ def test_codes_do_not_depend_on_the_batch_split():
 def test_encode_goes_through_large_inputs_in_chunks(monkeypatch):
     model, embeddings = tiny_model(), rows(200)
     expected = model.encode(embeddings)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_NUMEL", 12 * 17)
-    assert len(model._chunks(embeddings)) == math.ceil(200 / 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODER_CHUNK_NUMEL", 12 * 5)
+    monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_BYTES", {"cpu": 100, "other": 100})
     output = model.encode(embeddings)
     assert torch.equal(output.codes, expected.codes)
     torch.testing.assert_close(output.latents, expected.latents)
@@ -393,9 +401,10 @@ def test_set_codebook():
 
 
 def test_files_work_as_remote_code(tmp_path):
-    model, embeddings = tiny_model(), rows(30)
+    model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
     model.save_pretrained(tmp_path / "model")
-    assert (tmp_path / "model" / "modeling_rqvae.py").exists()
+    code = {path.name for path in (tmp_path / "model").glob("*.py")}
+    assert code == {"code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
         "import sys, numpy, torch; from transformers import AutoModel;"

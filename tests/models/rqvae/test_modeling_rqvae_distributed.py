@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing as mp
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
+from forge_hf.models.rqvae.code_assignment import sinkhorn_assignment
 
 
 def train(rank=0, world_size=1, **kwargs):
@@ -33,12 +34,23 @@ def train(rank=0, world_size=1, **kwargs):
     return model.state_dict()
 
 
+def sinkhorn(rank=0, world_size=1):
+    """Sinkhorn's codes of this process's share of items, by scaling and where only logarithms do."""
+    distances = torch.rand(120, 9, generator=torch.Generator().manual_seed(0))
+    far = (torch.linspace(0, 1, 60)[:, None] - torch.linspace(3, 4, 40)).square()
+    return {
+        "scaling": sinkhorn_assignment(distances.chunk(world_size)[rank], 0.1, 5),
+        "logarithms": sinkhorn_assignment(far.chunk(world_size)[rank], 0.002, 100),
+    }
+
+
 def train_as_process(rank, folder, port):
     """One of the two processes of the test below, which runs this file."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     states = {"ema": train(rank, 2), "restart": train(rank, 2, dead_code_threshold=0.7)}
+    states["sinkhorn"] = sinkhorn(rank, 2)
     torch.save(states, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -54,6 +66,8 @@ def test_two_processes_keep_equal_codebooks(tmp_path):
     assert all(torch.allclose(first["ema"][key], tensor, atol=1e-5) for key, tensor in alone.items())
     # And codes were restarted in the second run: without that, the first two assertions would say nothing about it.
     assert not all(torch.equal(first["restart"][key], first["ema"][key]) for key in alone)
+    for name, codes in sinkhorn().items():
+        assert torch.equal(torch.cat([first["sinkhorn"][name], second["sinkhorn"][name]]), codes), name
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ class RQVAEConfig(PreTrainedConfig):
         reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
             `"mse"` (squared error), `"l1"` (absolute error) or `"cosine"` (1 - cosine similarity), measured on the
             normalized input.
+        contrastive_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the contrastive loss over item pairs, [`RQVAEContrastiveLoss`], 1.0 in FORGE. Above 0, the model
+            has three temperatures to learn, and takes `positives` in training.
         gradient_estimator (`str`, *optional*, defaults to `"straight_through"`):
             How the reconstruction's gradient passes the quantizer: copied (`"straight_through"`), or rotated and
             rescaled from the quantized vector to the latent (`"rotation_trick"`,
@@ -106,6 +109,7 @@ class RQVAEConfig(PreTrainedConfig):
     codebook_loss_weight: float | int | None = None
     commitment_loss_weight: float | int | None = None
     reconstruction_loss: Literal["mse", "l1", "cosine"] = "mse"
+    contrastive_loss_weight: float | int = 0.0
     gradient_estimator: Literal["straight_through", "rotation_trick"] = "straight_through"
     codebook_update: Literal["gradient", "ema"] = "gradient"
     ema_decay: float = 0.99
@@ -166,7 +170,7 @@ class RQVAEConfig(PreTrainedConfig):
         for name in ("ema_epsilon", "sinkhorn_epsilon", "initializer_range"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}.")
-        for name in ("codebook_loss_weight", "commitment_loss_weight"):
+        for name in ("codebook_loss_weight", "commitment_loss_weight", "contrastive_loss_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
         if not 0 <= self.dead_code_threshold < 1:

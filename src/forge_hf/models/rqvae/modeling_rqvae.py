@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""RQ-VAE model. Imports only torch, transformers and its sibling: the same file is the Hub's remote code."""
+"""RQ-VAE model. Imports only torch, transformers and its siblings: the same files are the Hub's remote code."""
 
 import tempfile
 from dataclasses import dataclass
@@ -13,11 +13,20 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .code_assignment import (
+    balanced_codes,
+    is_distributed,
+    nearest_candidates,
+    nearest_codes,
+)
 from .configuration_rqvae import RQVAEConfig
+from .contrastive_loss import INITIAL_LOGIT_SCALE, RQVAEContrastiveLoss
 
 
-# Encoding goes through the rows in chunks whose widest intermediate has at most this many numbers (128 MB).
-ENCODE_CHUNK_NUMEL = 2**24
+# Encoding goes through the rows in chunks, and the encoder in smaller ones whose widest layer has at most so many
+# numbers (2 MB).
+ENCODE_CHUNK_SIZE = 2**15
+ENCODER_CHUNK_NUMEL = 2**18
 
 
 @dataclass
@@ -27,7 +36,7 @@ class RQVAEOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
-            The weighted sum of the terms below.
+            The weighted sum of the terms below. Of pairs, the reconstruction loss is no part of it.
         reconstruction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
             Error of the reconstruction, on normalized inputs.
         commitment_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True`):
@@ -35,6 +44,11 @@ class RQVAEOutput(ModelOutput):
         codebook_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `return_loss=True` and
             `codebook_update="gradient"`):
             Distance of the codes to their (fixed) latents, unweighted.
+        contrastive_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `positives` is given and
+            `return_loss=True`):
+            Mean of `contrastive_terms`, unweighted.
+        contrastive_terms (`torch.FloatTensor` of shape `(3,)`, *optional*, returned with `contrastive_loss`):
+            The terms `self`, `original` and `cross` of the contrastive loss.
         reconstruction (`torch.FloatTensor` of shape `(batch_size, input_dim)`):
             The embeddings, decoded from their codes.
         latents (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
@@ -47,6 +61,8 @@ class RQVAEOutput(ModelOutput):
     reconstruction_loss: torch.FloatTensor | None = None
     commitment_loss: torch.FloatTensor | None = None
     codebook_loss: torch.FloatTensor | None = None
+    contrastive_loss: torch.FloatTensor | None = None
+    contrastive_terms: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     codes: torch.LongTensor | None = None
@@ -62,33 +78,19 @@ class RQVAEEncoderOutput(ModelOutput):
             The code of each level.
         latents (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
             The encoder's output, before quantization.
+        candidates (`torch.LongTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
+            `num_candidates` is given):
+            The nearest codes of the last level, given the item's own codes of the levels before. The first is the
+            item's own.
+        candidate_distances (`torch.FloatTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
+            `num_candidates` is given):
+            Their squared distances to what the levels before left over.
     """
 
     codes: torch.LongTensor | None = None
     latents: torch.FloatTensor | None = None
-
-
-def squared_distances(residuals: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances of shape `(batch_size, codebook_size)`, in the dtype of `residuals`."""
-    weight = weight.to(residuals)
-    cross = torch.addmm(weight.pow(2).sum(1), residuals, weight.T, alpha=-2)
-    return cross.add_(residuals.pow(2).sum(1, keepdim=True))
-
-
-def sinkhorn_assignment(distances: torch.Tensor, epsilon: float, num_iterations: int) -> torch.Tensor:
-    """
-    Codes of shape `(batch_size,)` that use all codes of a level about equally within the batch.
-
-    FORGE's form: costs are standardized over the whole matrix and shifted to a minimum of 0, `Q = exp(-cost /
-    epsilon)` is normalized over items and then over codes, `num_iterations` times, and each item takes its largest
-    entry. Done on logarithms, since an item far from every code would underflow.
-    """
-    costs = (distances - distances.mean()) / distances.std(correction=0).clamp(min=1e-12)
-    log_q = (costs.min() - costs) / epsilon
-    for _ in range(num_iterations):
-        log_q = log_q - log_q.logsumexp(dim=0, keepdim=True)
-        log_q = log_q - log_q.logsumexp(dim=1, keepdim=True)
-    return log_q.argmax(dim=1)
+    candidates: torch.LongTensor | None = None
+    candidate_distances: torch.FloatTensor | None = None
 
 
 def rotate_to(latents: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
@@ -108,10 +110,6 @@ def rotate_to(latents: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
 
     rotated = scale * (latents - 2 * dot(latents, middle) * middle + 2 * dot(latents, z_hat) * q_hat)
     return rotated + (quantized - rotated).detach()  # exactly `quantized`, whatever the rounding of the rotation
-
-
-def is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class RQVAEInputNormalization(nn.Module):
@@ -164,14 +162,6 @@ class RQVAECodebook(nn.Module):
             self.weight = nn.Parameter(weight)
         self.register_buffer("cluster_size", torch.ones(self.size))
         self.register_buffer("initialized", torch.tensor(False))
-
-    @torch.no_grad()
-    def assign(self, residuals: torch.Tensor, training: bool = False) -> torch.Tensor:
-        distances = squared_distances(residuals, self.weight)
-        if training and self.assignment == "sinkhorn":
-            return sinkhorn_assignment(distances, self.config.sinkhorn_epsilon, self.config.sinkhorn_iterations)
-        # Rounded so that exact ties (equal codes) stay ties whatever the order of summation, and go to the first code.
-        return distances.float().argmin(dim=1)
 
     @torch.no_grad()
     def set(self, centroids: torch.Tensor) -> None:
@@ -229,11 +219,30 @@ class RQVAEResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def assign(self, latents: torch.Tensor, training: bool = False) -> torch.Tensor:
-        residuals, codes = latents, []
+        """Codes of shape `(batch_size, levels)`: the nearest, exactly so where `latents` are float64."""
+        residuals, codes, memory = latents, [], None
         for codebook in self.codebooks:
-            codes.append(codebook.assign(residuals, training=training))
-            residuals = residuals - F.embedding(codes[-1], codebook.weight.to(residuals))
+            weight = codebook.weight.to(residuals.device)
+            if training and codebook.assignment == "sinkhorn":
+                # One memory for the distances of all levels: fresh memory costs as much as what is done in it.
+                shape = (len(latents), codebook.size)
+                memory = latents.new_empty(shape) if memory is None or memory.shape != shape else memory
+                epsilon, iterations = codebook.config.sinkhorn_epsilon, codebook.config.sinkhorn_iterations
+                codes.append(balanced_codes(residuals, weight, epsilon, iterations, out=memory))
+            else:
+                codes.append(nearest_codes(residuals, weight))
+            residuals = residuals - weight[codes[-1]]
         return torch.stack(codes, dim=1)
+
+    @torch.no_grad()
+    def candidates(
+        self, latents: torch.Tensor, codes: torch.Tensor, num_candidates: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest codes of the last level and their squared distances, given the codes of the levels before."""
+        residuals, weights = latents, [codebook.weight.to(latents.device) for codebook in self.codebooks]
+        for level, weight in enumerate(weights[:-1]):
+            residuals = residuals - weight[codes[:, level]]
+        return nearest_candidates(residuals, weights[-1], codes[:, -1], num_candidates)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """The vectors of each level, of shape `(batch_size, codes.shape[1], codebook_dim)`; their sum is quantized."""
@@ -248,7 +257,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rqvae"
     main_input_name = "embeddings"
     # All but the `initialized` flags: the model is small, and rounded weights would move items to other codes.
-    _keep_in_fp32_modules_strict = ["input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size"]
+    _keep_in_fp32_modules_strict = [
+        "input_normalization", "encoder", "decoder", "weight", "embed_sum", "cluster_size", "logit_scale",
+    ]  # fmt: skip
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -264,6 +275,9 @@ class RQVAEPreTrainedModel(PreTrainedModel):
             init.zeros_(module.initialized)
             if self.config.codebook_update == "ema":
                 init.copy_(module.embed_sum, module.weight * module.cluster_size[:, None])
+        elif isinstance(module, RQVAEContrastiveLoss):
+            for scale in module.logit_scales:
+                init.constant_(scale, INITIAL_LOGIT_SCALE)
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """
@@ -322,6 +336,8 @@ class RQVAEModel(RQVAEPreTrainedModel):
         self.encoder = RQVAEMLP(config, sizes)
         self.quantizer = RQVAEResidualQuantizer(config)
         self.decoder = RQVAEMLP(config, sizes[::-1])
+        if config.contrastive_loss_weight > 0:
+            self.contrastive_loss = RQVAEContrastiveLoss()
         self.post_init()
 
     @property
@@ -386,9 +402,26 @@ class RQVAEModel(RQVAEPreTrainedModel):
         if not embeddings.is_floating_point():
             raise ValueError(f"`embeddings` must be floating point, but is {embeddings.dtype}.")
 
-    def _chunks(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        widest = max(self.config.input_dim, *self.config.hidden_sizes, *self.config.codebook_sizes)
-        return embeddings.split(max(1, ENCODE_CHUNK_NUMEL // widest))
+    def _check_finite(self, embeddings: torch.Tensor) -> None:
+        chunks = embeddings.split(ENCODE_CHUNK_SIZE)
+        # A sum is quicker to look at, and finite only if all of its terms are.
+        if all(bool(chunk.sum(dtype=torch.float32).isfinite()) for chunk in chunks):
+            return
+        bad = torch.cat([~chunk.float().isfinite().all(dim=1) for chunk in chunks]).nonzero()[:, 0]
+        if len(bad) > 0:
+            rows = ", ".join(map(str, bad[:5].tolist())) + (", …" if len(bad) > 5 else "")
+            raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
+
+    def _check_positives(self, positives: torch.Tensor, embeddings: torch.Tensor) -> None:
+        if self.config.contrastive_loss_weight == 0:
+            raise ValueError(
+                "`positives` need a model with a contrastive loss: set `contrastive_loss_weight` above 0."
+            )
+        if positives.shape != embeddings.shape or not positives.is_floating_point():
+            raise ValueError(
+                f"`positives` must be floating point of the shape of `embeddings`, {tuple(embeddings.shape)}, "
+                f"but is {positives.dtype} of shape {tuple(positives.shape)}."
+            )
 
     def _latents(self, embeddings: torch.Tensor) -> torch.Tensor:
         """
@@ -399,8 +432,12 @@ class RQVAEModel(RQVAEPreTrainedModel):
         """
         # MPS has no float64.
         device = torch.device("cpu") if embeddings.device.type == "mps" else embeddings.device
-        normalized = self.input_normalization(embeddings.float().to(device, torch.float64))
-        return self.encoder(normalized, deterministic=True)
+        widest = max(self.config.input_dim, *self.config.hidden_sizes, self.config.codebook_dim)
+        latents = []
+        for chunk in embeddings.split(max(1, ENCODER_CHUNK_NUMEL // widest)):
+            normalized = self.input_normalization(chunk.float().to(device, torch.float64))
+            latents.append(self.encoder(normalized, deterministic=True))
+        return torch.cat(latents)
 
     @torch.no_grad()
     def get_latents(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -409,13 +446,13 @@ class RQVAEModel(RQVAEPreTrainedModel):
         codebooks from. `embeddings` is not checked.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            latents = torch.cat([self._latents(chunk).float() for chunk in self._chunks(embeddings)])
+            latents = torch.cat([self._latents(chunk).float() for chunk in embeddings.split(ENCODE_CHUNK_SIZE)])
         return latents.to(embeddings.device)
 
     @torch.no_grad()
-    def encode(self, embeddings: torch.Tensor) -> RQVAEEncoderOutput:
+    def encode(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> RQVAEEncoderOutput:
         """
-        The codes of items: the nearest code at each level.
+        The codes of items: the nearest code at each level, the lowest where several are equally near.
 
         Deterministic, and independent of how the rows are split into batches, of the mode, of autocast and of the
         dtype that the weights were loaded in.
@@ -423,24 +460,35 @@ class RQVAEModel(RQVAEPreTrainedModel):
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
                 Item embeddings, of any floating point dtype.
+            num_candidates (`int`, *optional*):
+                How many of the nearest codes of the last level to give besides, as for moving items of equal codes
+                apart: the item's own first, then the others by distance, the lower code where that is equal.
 
         Returns:
-            [`RQVAEEncoderOutput`]: `codes` of shape `(batch_size, num_levels)` and `latents`.
+            [`RQVAEEncoderOutput`]: `codes` of shape `(batch_size, num_levels)` and `latents`, and with
+            `num_candidates` also `candidates` and `candidate_distances` of shape `(batch_size, num_candidates)`.
 
         Raises:
             `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message
-            gives the rows).
+            gives the rows), or if `num_candidates` isn't between 1 and the number of codes of the last level.
         """
         self._check_embeddings(embeddings)
-        bad = (~embeddings.isfinite().all(dim=1)).nonzero()[:, 0]
-        if len(bad) > 0:
-            rows = ", ".join(map(str, bad[:5].tolist())) + (", …" if len(bad) > 5 else "")
-            raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
+        if num_candidates is not None and not 1 <= num_candidates <= self.config.codebook_sizes[-1]:
+            raise ValueError(
+                f"`num_candidates` must be between 1 and {self.config.codebook_sizes[-1]}, the number of codes of the "
+                f"last level, but is {num_candidates}."
+            )
+        self._check_finite(embeddings)
+        parts = []
         with torch.autocast(embeddings.device.type, enabled=False):
-            chunks = [self._latents(chunk) for chunk in self._chunks(embeddings)]
-            codes = torch.cat([self.quantizer.assign(chunk) for chunk in chunks])
-        latents = torch.cat(chunks).float()
-        return RQVAEEncoderOutput(codes=codes.to(embeddings.device), latents=latents.to(embeddings.device))
+            for chunk in embeddings.split(ENCODE_CHUNK_SIZE):
+                latents = self._latents(chunk)
+                codes = self.quantizer.assign(latents)
+                part = (codes, latents.float())
+                if num_candidates is not None:
+                    part += self.quantizer.candidates(latents, codes, num_candidates)
+                parts.append(part)
+        return RQVAEEncoderOutput(*(torch.cat(part).to(embeddings.device) for part in zip(*parts, strict=True)))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """
@@ -494,34 +542,50 @@ class RQVAEModel(RQVAEPreTrainedModel):
         return commitment, codebook
 
     @can_return_tuple
-    def forward(self, embeddings: torch.Tensor, return_loss: bool = True) -> RQVAEOutput:
+    def forward(
+        self, embeddings: torch.Tensor, positives: torch.Tensor | None = None, return_loss: bool = True
+    ) -> RQVAEOutput:
         """
         Reconstructs embeddings from their codes and, in training mode, moves the running statistics of the codebooks.
-        In training mode and under `torch.distributed` this is a collective: every process must call it.
+        In training mode and under `torch.distributed` this is a collective: every process must call it, with as many
+        rows if there are positives or a Sinkhorn assignment.
 
         The codes of the levels before are constants to a level, so a code is moved only by its own level's loss
         (`"per_level"`), or by the losses of its own and deeper levels (`"cumulative"`).
 
+        With `positives`, this is FORGE's step on item pairs: the loss is the contrastive loss, of reconstructions and
+        embeddings in the space of the embeddings, plus the commitment and codebook losses of both sides. Both sides
+        are assigned codes by themselves. Their reconstruction loss is reported, but isn't part of the loss.
+
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
                 Item embeddings.
+            positives (`torch.Tensor` of shape `(batch_size, input_dim)`, *optional*):
+                The embedding of an item that goes with each, of length about 1 as `embeddings`. Only for a model with
+                `contrastive_loss_weight` above 0.
             return_loss (`bool`, *optional*, defaults to `True`):
                 Whether to compute the losses.
             return_dict (`bool`, *optional*):
                 Whether to return an [`RQVAEOutput`] instead of a tuple.
 
         Returns:
-            [`RQVAEOutput`]
+            [`RQVAEOutput`]: losses of both sides, reconstruction, latents and codes of `embeddings`.
 
         Raises:
-            `ValueError`: if `embeddings` is empty or of the wrong width.
+            `ValueError`: if `embeddings` is empty or of the wrong width, `positives` of another shape, or the model
+                has no contrastive loss.
         """
         self._check_embeddings(embeddings)
+        size = len(embeddings)
+        if positives is not None:
+            self._check_positives(positives, embeddings)
+            embeddings = torch.cat([embeddings, positives])
         with torch.autocast(embeddings.device.type, enabled=False):
             normalized = self.input_normalization(embeddings.float())
             if self.training:
                 latents = self.encoder(normalized)
-                codes = self.quantizer.assign(latents.detach(), training=True)
+                sides = latents.detach().split(size)
+                codes = torch.cat([self.quantizer.assign(side, training=True) for side in sides])
             else:
                 latents = self._latents(embeddings)
                 codes = self.quantizer.assign(latents.detach()).to(embeddings.device)
@@ -535,13 +599,19 @@ class RQVAEModel(RQVAEPreTrainedModel):
             else:
                 passed = latents + (quantized - latents).detach()
             decoded = self.decoder(passed)
-            output = RQVAEOutput(
-                reconstruction=self.input_normalization.inverse(decoded), latents=latents, codes=codes
-            )
+            reconstruction = self.input_normalization.inverse(decoded)
+            output = RQVAEOutput(reconstruction=reconstruction[:size], latents=latents[:size], codes=codes[:size])
             if return_loss:
                 output.reconstruction_loss = self._reconstruction_loss(decoded, normalized)
                 output.commitment_loss, codebook_loss = self._quantization_losses(latents, residuals, vectors)
-                output.loss = output.reconstruction_loss + self.config.commitment_loss_weight * output.commitment_loss
+                if positives is None:
+                    output.loss = output.reconstruction_loss
+                else:
+                    sides = (*embeddings.float().split(size), *reconstruction.split(size))
+                    output.contrastive_terms = self.contrastive_loss(*sides)
+                    output.contrastive_loss = output.contrastive_terms.mean()
+                    output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
+                output.loss = output.loss + self.config.commitment_loss_weight * output.commitment_loss
                 if self.config.codebook_update == "gradient":
                     output.codebook_loss = codebook_loss
                     output.loss = output.loss + self.config.codebook_loss_weight * codebook_loss

@@ -1,0 +1,202 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Pairs of items that go together, as two rows of a table of embeddings each."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset as ArrowDataset
+from torch.utils.data import Dataset
+
+from ..errors import UnknownItemError
+from .embeddings import ItemEmbeddings
+from .sequences import _load, adjacent_pairs
+
+
+__all__ = ["ItemPairs"]
+
+
+class ItemPairs(Dataset):
+    r"""
+    Pairs of items that users had together, over their embeddings: what the contrastive loss of an [`RQVAEModel`]
+    learns from. As [`ItemEmbeddings`], a dataset whose unit of reading is a batch.
+
+    Args:
+        items ([`ItemEmbeddings`]):
+            The items.
+        pairs (`np.ndarray`, `torch.Tensor` or `Sequence` of shape `(num_pairs, 2)`):
+            Item ids. Pairs of an item with itself are left out; one warning says how many.
+
+    Attributes:
+        rows (`np.ndarray` of shape `(num_pairs, 2)`):
+            The rows of `items`, int32 where that is enough.
+
+    Raises:
+        [`UnknownItemError`]: if a pair names an item that isn't in `items` (the message gives the first few).
+        `ValueError`: if `pairs` isn't of shape `(num_pairs, 2)`, or holds no pair of two items.
+        `TypeError`: if ids are neither all strings nor all integers.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from forge_hf.data import ItemEmbeddings, ItemPairs
+
+    >>> items = ItemEmbeddings(torch.eye(3), item_ids=["a", "b", "c"])
+    >>> pairs = ItemPairs(items, [["c", "a"], ["b", "c"]])
+    >>> pairs.rows.tolist()
+    [[2, 0], [1, 2]]
+    >>> pairs.__getitems__([0])
+    {'embeddings': tensor([[0., 0., 1.]]), 'positives': tensor([[1., 0., 0.]])}
+    ```
+    """
+
+    def __init__(self, items: ItemEmbeddings, pairs: Any):
+        ids = pairs.numpy(force=True) if isinstance(pairs, torch.Tensor) else np.asarray(pairs)
+        _check_shape(ids)
+        self._set(items, _rows_of(items, ids.reshape(-1)).reshape(-1, 2))
+
+    @classmethod
+    def from_rows(cls, items: ItemEmbeddings, rows: Any) -> "ItemPairs":
+        """
+        Pairs given as rows of `items`, not as ids.
+
+        Args:
+            items ([`ItemEmbeddings`]):
+                The items.
+            rows (`np.ndarray` or `torch.Tensor` of shape `(num_pairs, 2)`):
+                Row numbers.
+
+        Raises:
+            `IndexError`: if a row lies outside `items`.
+        """
+        rows = rows.numpy(force=True) if isinstance(rows, torch.Tensor) else np.asarray(rows)
+        _check_shape(rows)
+        if not np.issubdtype(rows.dtype, np.integer):
+            raise TypeError(f"`rows` must be integers, but is {rows.dtype}.")
+        if rows.min() < 0 or rows.max() >= len(items):
+            raise IndexError(f"`rows` must be in [0, {len(items)}), but span {rows.min()} to {rows.max()}.")
+        pairs = cls.__new__(cls)
+        pairs._set(items, rows)
+        return pairs
+
+    @classmethod
+    def from_sequences(cls, items: ItemEmbeddings, sequences: ArrowDataset) -> "ItemPairs":
+        """
+        The items that stand side by side in a sequence, each unordered pair once.
+
+        Args:
+            items ([`ItemEmbeddings`]):
+                The items.
+            sequences (`datasets.Dataset`):
+                Columns `user_id` and `items`, as [`read_sequences`] returns. Give those to train on: `["train"]` of
+                [`leave_one_out`].
+
+        Raises:
+            [`UnknownItemError`]: if a sequence names an item that isn't in `items`.
+            `ValueError`: if no two different items stand side by side.
+        """
+        ids = adjacent_pairs(sequences)
+        ids = ids[ids[:, 0] != ids[:, 1]]
+        if len(ids) == 0:
+            raise ValueError("`sequences` has no two different items side by side.")
+        rows = _rows_of(items, ids.reshape(-1)).reshape(-1, 2).astype(np.int64)
+        keys = np.unique(rows.min(axis=1) * len(items) + rows.max(axis=1))
+        pairs = np.stack(np.divmod(keys, len(items)), axis=1)
+        return cls.from_rows(items, pairs)
+
+    @classmethod
+    def from_file(cls, items: ItemEmbeddings, path: str | os.PathLike) -> "ItemPairs":
+        """
+        Reads pairs of item ids.
+
+        Args:
+            items ([`ItemEmbeddings`]):
+                The items.
+            path (`str` or `os.PathLike`):
+                A `.npy` file of shape `(num_pairs, 2)`, or a `.parquet`, `.json`, `.jsonl`, `.csv`, `.tsv` or `.arrow`
+                file, a folder written by [`~datasets.Dataset.save_to_disk`], or a dataset of the Hub (its `train`
+                split), with two columns.
+
+        Raises:
+            `FileNotFoundError`: if there is no such file.
+            `ValueError`: if it has more or fewer columns than two.
+        """
+        path = Path(path)
+        if path.suffix == ".npy":
+            return cls(items, np.load(path, mmap_mode="r", allow_pickle=False))
+        table = _load(path).with_format("arrow")[:]
+        if table.num_columns != 2:
+            raise ValueError(f"{path} must have two columns of item ids, but has {table.column_names}.")
+        rows = [_rows_of(items, column.combine_chunks()) for column in table.columns]
+        return cls.from_rows(items, np.stack(rows, axis=1))
+
+    def _set(self, items: ItemEmbeddings, rows: np.ndarray) -> None:
+        different = rows[:, 0] != rows[:, 1]
+        dropped = len(rows) - int(different.sum())
+        if dropped == len(rows):
+            raise ValueError(f"`pairs` holds no pair of two different items among {len(rows)}.")
+        if dropped:
+            warnings.warn(f"Left out {dropped} of {len(rows)} pairs: an item with itself.", stacklevel=3)
+            rows = rows[different]
+        self.items = items
+        self.rows = rows.astype(np.int32 if len(items) <= np.iinfo(np.int32).max else np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """One batch, `embeddings` and `positives` of shape `(len(indices), dim)`, in the order of `indices`."""
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        embeddings, positives = self.items.__getitems__(rows.T.reshape(-1))["embeddings"].split(max(len(rows), 1))
+        return {"embeddings": embeddings, "positives": positives}
+
+
+def _check_shape(pairs: np.ndarray) -> None:
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
+        raise ValueError(f"`pairs` must have shape (num_pairs, 2) with at least one pair, but has {pairs.shape}.")
+
+
+def _rows_of(items: ItemEmbeddings, ids: np.ndarray | pa.Array) -> np.ndarray:
+    """The row of each id, found by a hash table of Arrow's."""
+    known, wanted = _id_array(items.item_ids), _id_array(ids)
+    if known.type != wanted.type:
+        raise UnknownItemError(
+            f"Ids of `items` are {known.type}, such as {known[0].as_py()!r}, but those of the pairs are "
+            f"{wanted.type}, such as {wanted[0].as_py()!r}."
+        )
+    rows = pc.index_in(wanted, value_set=known)
+    if rows.null_count:
+        missing = wanted.filter(rows.is_null()).unique()
+        first = ", ".join(repr(item) for item in missing[:5].to_pylist())
+        more = ", …" if len(missing) > 5 else ""
+        raise UnknownItemError(f"{len(missing)} items of the pairs are not in `items`: {first}{more}.")
+    return rows.to_numpy()
+
+
+def _id_array(ids: Any) -> pa.Array:
+    if isinstance(ids, range):
+        ids = np.arange(ids.start, ids.stop, ids.step)
+    try:
+        array = ids if isinstance(ids, pa.Array) else pa.array(ids)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TypeError(f"Item ids must be all strings or all integers: {error}") from error
+    if array.null_count or not (pa.types.is_integer(array.type) or _is_text(array.type)):
+        raise TypeError(
+            f"Item ids must be strings or integers, none missing; got the type {array.type} and {array.null_count} "
+            "missing ones."
+        )
+    return array.cast(pa.int64() if pa.types.is_integer(array.type) else pa.large_string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

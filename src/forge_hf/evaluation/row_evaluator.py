@@ -1,0 +1,137 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Scoring a retriever over rows of text, as FORGE's test files have them."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import InvalidSequencesError
+from ..generation import PrefixTable
+from ..generation.retrieval import rank_rows
+from ..semantic_ids import SemanticIdCatalog
+from ..tokenization.code_text import as_texts, find_codes
+from .evaluator import RetrievalEvaluator, _check_ks, _pad
+
+
+__all__ = ["RowEvaluator"]
+
+
+class RowEvaluator(RetrievalEvaluator):
+    """
+    As [`RetrievalEvaluator`], for rows of text: the model reads what [`PromptEncoder`] makes of them, and items of the
+    history stay in the lists. `recall@k` is FORGE's hit rate: the share of a row's true items that are found.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Columns `user`, perhaps `system`, and `answer`: item ids joined by `;`, as in FORGE's test rows, or one
+            semantic ID, as in its training rows, which stands for the first item that has it. A true item that isn't
+            in the catalog can't be found.
+        catalog ([`SemanticIdCatalog`]):
+            The items to choose from.
+        ks, num_beams, batch_size, show_progress (*optional*):
+            As in [`RetrievalEvaluator`].
+        max_source_length (`int`, *optional*, defaults to 1024):
+            Most tokens of `user`.
+
+    Raises:
+        [`InvalidSequencesError`]: if the dataset has no rows, lacks a column, or has a row without an answer, or, once
+            a model is scored, with a `user` text that can't be read.
+
+    Example:
+
+    ```python
+    >>> from datasets import Dataset
+    >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+    >>> from forge_hf import SemanticIdCatalog, SemanticIdTokenizer
+    >>> from forge_hf.evaluation import RowEvaluator
+
+    >>> codes = [[1, 2], [0, 3], [1, 0]]
+    >>> catalog = SemanticIdCatalog.from_codes(["7a", "b2", "0c"], codes, codebook_sizes=[4, 4], on_collision="keep")
+    >>> tokenizer = SemanticIdTokenizer(layout=catalog.layout)
+    >>> config = Qwen2Config(
+    ...     vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+    ...     num_attention_heads=2, num_key_value_heads=2, semantic_id_fingerprint=catalog.fingerprint,
+    ... )
+    >>> dataset = Dataset.from_dict({"user": ["clicks: C1C6C0C7"], "answer": ["0c;7a"]})
+    >>> evaluator = RowEvaluator(dataset, catalog, ks=(3,), show_progress=False)
+    >>> evaluator(Qwen2ForCausalLM(config), tokenizer)["recall@3"]
+    1.0
+    ```
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        catalog: SemanticIdCatalog,
+        ks: Sequence[int] = (5, 10),
+        num_beams: int = 50,
+        batch_size: int = 64,
+        max_source_length: int = 1024,
+        show_progress: bool = True,
+    ):
+        if not isinstance(dataset, Dataset):
+            raise InvalidSequencesError(
+                f"`dataset` must be a `datasets.Dataset`, got {type(dataset).__name__}. Of a stream take some rows: "
+                "`Dataset.from_list(list(stream.take(1000)))`."
+            )
+        missing = {"user", "answer"}.difference(dataset.column_names)
+        if missing or len(dataset) == 0:
+            raise InvalidSequencesError(
+                f"`dataset` must have rows with the columns `user` and `answer`, got {len(dataset)} with "
+                f"{dataset.column_names}."
+            )
+        self.ks = _check_ks(ks)
+        if num_beams < self.ks[-1]:
+            raise ValueError(f"`num_beams` must be at least the largest of `ks`, {self.ks[-1]}, got {num_beams}.")
+        self.catalog = catalog
+        self.exclude_history = False
+        self.num_beams = num_beams
+        self.batch_size = batch_size
+        self.max_source_length = max_source_length
+        self.show_progress = show_progress
+        self._rows = dataset.with_format(None)
+        self._histories = range(len(dataset))  # what is searched: rows, by number
+        self._targets = _true_rows(self._rows["answer"][:], catalog)
+
+    @property
+    def protocol(self) -> str:
+        """How a model is scored, in words, for its card."""
+        return f"{super().protocol}, from rows of text"
+
+    def _search(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, table: PrefixTable, block: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        rows = self._rows[block.tolist()]
+        top_k = self.ks[-1]
+        options = {"batch_size": self.batch_size, "max_source_length": self.max_source_length, "prefix_table": table}
+        ranked = rank_rows(model, tokenizer, self.catalog, rows, top_k, self.num_beams, **options).rows
+        return (nn.functional.pad(ranked, (0, max(0, top_k - ranked.shape[1])), value=-1),)
+
+
+def _true_rows(answers: Sequence[str | None], catalog: SemanticIdCatalog) -> torch.Tensor:
+    """Rows of the catalog that each answer names, padded with -1; rows beyond the catalog for what it lacks."""
+    texts = as_texts(answers)
+    codes = find_codes(texts)
+    not_codes = codes.problems(catalog.layout, "answer", only_codes=True)
+    is_code = np.ones(len(texts), dtype=bool)
+    is_code[list(not_codes)] = False
+    is_code &= codes.counts == catalog.layout.num_levels
+    known = {str(item): row for row, item in enumerate(catalog.item_ids)}
+    named = codes.index[np.repeat(is_code, codes.counts)].reshape(-1, catalog.layout.num_levels)
+    items_of = iter(catalog.items_for(catalog.layout.from_index(named)))
+    truths = []
+    for number, (text, by_code) in enumerate(zip(texts.to_pylist(), is_code.tolist(), strict=True)):
+        if by_code:
+            items = next(items_of)[:1]
+            truths.append([known[str(items[0])] if items else len(catalog)])
+            continue
+        items = list(dict.fromkeys(filter(None, (text or "").strip().split(";"))))
+        if not items:
+            raise InvalidSequencesError(f"`dataset` has a row without an answer: row {number}.")
+        truths.append([known.get(item, len(catalog) + place) for place, item in enumerate(items)])
+    return _pad(torch.tensor(list(chain.from_iterable(truths))), truths)

@@ -1,0 +1,182 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""What `forge-hf report` does: a catalog and files about its items -> metrics, a table, pictures."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import ItemEmbeddings, adjacent_pairs, leave_one_out, read_sequences
+from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
+from .hub import write_then_rename
+from .semantic_ids import SemanticIdCatalog, SemanticIdQuality, semantic_id_quality
+
+
+__all__ = ["format_quality", "read_categories", "read_pairs", "run_report"]
+
+
+def run_report(
+    catalog: SemanticIdCatalog,
+    embeddings: str | os.PathLike | None = None,
+    pairs: str | os.PathLike | None = None,
+    sequences: str | os.PathLike | None = None,
+    categories: str | os.PathLike | None = None,
+    category_column: str = "category",
+    output_dir: str | os.PathLike | None = None,
+    **options,
+) -> SemanticIdQuality:
+    """
+    Measures a catalog by files, and writes `quality.json` and pictures.
+
+    Args:
+        catalog ([`SemanticIdCatalog`]):
+            The catalog.
+        embeddings (`str` or `os.PathLike`, *optional*):
+            A file that [`ItemEmbeddings.from_file`] reads. Without item ids in it, rows are in the catalog's order.
+        pairs (`str` or `os.PathLike`, *optional*):
+            Items that occur together: a `.npy` array of shape `(num_pairs, 2)`, or the first two columns of a `.csv`,
+            `.tsv` or `.parquet` file.
+        sequences (`str` or `os.PathLike`, *optional*):
+            Instead of `pairs`, sequences that [`read_sequences`] reads. Items that follow each other are pairs, each
+            user's last two items left out: they are what retrievers are validated and tested on.
+        categories (`str` or `os.PathLike`, *optional*):
+            A `.csv`, `.tsv` or `.parquet` file with the columns `item_id` and `category_column`, or a JSON object from
+            item id to category.
+        category_column (`str`, *optional*, defaults to `"category"`):
+            Name of that column.
+        output_dir (`str` or `os.PathLike`, *optional*):
+            Folder for `quality.json` and the pictures; nothing is written without it.
+        **options:
+            Further arguments of [`semantic_id_quality`].
+
+    Returns:
+        [`SemanticIdQuality`]
+
+    Raises:
+        `ValueError`: `pairs` and `sequences` are both given, or a file doesn't hold what it should.
+    """
+    if pairs is not None and sequences is not None:
+        raise ValueError("Give `pairs` or `sequences`, not both: items that follow each other are pairs.")
+    items = None if embeddings is None else ItemEmbeddings.from_file(embeddings)
+    if items is not None and isinstance(items.item_ids, range):  # no ids in the file
+        items = ItemEmbeddings.from_file(embeddings, item_ids=catalog.item_ids)
+    named = None if categories is None else read_categories(categories, category_column, catalog)
+    taken = read_pairs(pairs, catalog) if pairs is not None else None
+    if sequences is not None:
+        taken = adjacent_pairs(leave_one_out(read_sequences(sequences))["train"])
+    quality = semantic_id_quality(catalog, items, taken, named, **options)
+    if output_dir is not None:
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"fingerprint": catalog.fingerprint, **quality.to_dict()}, indent=2) + "\n"
+        write_then_rename(folder / "quality.json", lambda path: path.write_text(text, encoding="utf-8"))
+        plot_load_curves(catalog, folder / "load_curves.png")
+        plot_codebook_usage(catalog, folder / "codebook_usage.png")
+        plot_prefix_tree(catalog, folder / "prefix_tree.png", named)
+        if named is not None:
+            plot_categories_by_first_code(catalog, named, folder / "categories_by_first_code.png")
+    return quality
+
+
+def read_pairs(path: str | os.PathLike, catalog: SemanticIdCatalog) -> np.ndarray:
+    """Item ids of shape `(num_pairs, 2)`, of the type of the catalog's."""
+    if Path(path).suffix == ".npy":
+        pairs = np.load(path, allow_pickle=False)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise ValueError(f"`pairs` {str(path)!r} must have shape (num_pairs, 2), got {pairs.shape}.")
+        columns = [column.tolist() for column in pairs.T]
+    else:
+        table = _read_table(path)
+        if table.num_columns < 2:
+            raise ValueError(f"`pairs` {str(path)!r} must have two columns of item ids, got {table.column_names}.")
+        columns = [table.column(number).to_pylist() for number in range(2)]
+    return np.stack([np.array(_like_ids(column, catalog)) for column in columns], axis=1)
+
+
+def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCatalog) -> dict[Any, str | None]:
+    """The category of every item, by ids of the type of the catalog's."""
+    if Path(path).suffix == ".json":
+        named = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(named, dict):
+            raise ValueError(f"`categories` {str(path)!r} must hold a JSON object from item id to category.")
+        return dict(zip(_like_ids(list(named), catalog), named.values(), strict=True))
+    table = _read_table(path)
+    if missing := {"item_id", column} - set(table.column_names):
+        raise ValueError(
+            f"`categories` {str(path)!r} lacks the columns {sorted(missing)}; it has {table.column_names}. Name the "
+            "column of categories with `category_column`."
+        )
+    ids = _like_ids(table["item_id"].to_pylist(), catalog)
+    return dict(zip(ids, table[column].to_pylist(), strict=True))
+
+
+def format_quality(quality: SemanticIdQuality, catalog: SemanticIdCatalog) -> str:
+    """The metrics as aligned text."""
+    found = quality
+    sizes = catalog.layout.codebook_sizes[: len(found.utilization)]
+    lines = [
+        f"{found.num_items:,} items, codebook sizes {list(catalog.layout.codebook_sizes)}, collisions: "
+        f"{catalog.on_collision}, fingerprint {catalog.fingerprint}",
+        "",
+    ]
+    moved = catalog.on_collision != "keep"
+    rows = [
+        ["", "item tokenizer", *(["catalog"] if moved else [])],
+        ["collision rate", f"{found.collision_rate:.2%}", f"{found.resolved_collision_rate:.2%}"],
+        ["most items of one semantic ID", f"{found.max_load:,}", f"{found.resolved_max_load:,}"],
+        ["Gini coefficient", f"{found.gini:.4f}", f"{found.resolved_gini:.4f}"],
+    ]
+    lines += _align([row[: len(rows[0])] for row in rows] if moved else [row[:2] for row in rows[1:]])
+
+    rows = [["level", "codes", "in use", "perplexity"]]
+    columns = zip(sizes, found.utilization, found.perplexity, strict=True)
+    rows += [[str(n + 1), f"{size:,}", f"{used:.1%}", f"{even:,.1f}"] for n, (size, used, even) in enumerate(columns)]
+    lines += ["", *_align(rows)]
+
+    rows = [["with the first", *("1 code" if n == 1 else f"{n} codes" for n in range(1, len(sizes) + 1))]]
+    for title, values in (
+        ("collision rate", found.prefix_collision_rates),
+        ("items of the commonest category", found.prefix_purity),
+        ("  by chance", found.prefix_purity_by_chance),
+        (f"of the {found.num_neighbors} nearest, those that share them", found.neighbors_sharing_prefix),
+        ("of what occurs together", found.pairs_sharing_prefix),
+        ("of random pairs", found.random_pairs_sharing_prefix),
+    ):
+        if values is not None:
+            rows.append([title, *("<0.001%" if 0 < value < 1e-5 else f"{100 * value:.3g}%" for value in values)])
+    lines += ["", *_align(rows)]
+    if found.embedding_hit_rate is not None:
+        rows = [["embedding hit rate", *(f"@{k}" for k in found.embedding_hit_rate)]]
+        rows.append([f"  of {found.num_queries:,} items", *(f"{v:.4f}" for v in found.embedding_hit_rate.values())])
+        lines += ["", *_align(rows)]
+    return "\n".join(lines)
+
+
+def _align(rows: list[list[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return ["  ".join(row) for row in cells]
+
+
+def _read_table(path: str | os.PathLike):
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    path = Path(path)
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path)
+    if path.suffix in (".csv", ".tsv"):
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter))
+    raise ValueError(f"{str(path)!r} must be a .csv, .tsv or .parquet file.")
+
+
+def _like_ids(values: Sequence, catalog: SemanticIdCatalog) -> list:
+    """Ids of a file as the catalog has them: text files don't tell `1` from `"1"`."""
+    if isinstance(catalog.item_ids[0], str):
+        return [str(value) for value in values]
+    return [int(value) for value in values]

@@ -1,0 +1,36 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Item ids, all `str` or all `int`, as arrays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+__all__ = ["as_id_array", "name_first"]
+
+_SHOWN = 5  # how many offenders an error message names
+
+
+def as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+    """Item ids as an int64 array, or as an object array of `str`: an object array keeps every string as it is."""
+    if isinstance(item_ids, np.ndarray | torch.Tensor):
+        item_ids = item_ids.tolist()
+    if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
+        item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
+    kinds = set(map(type, item_ids))
+    if kinds <= {str, np.str_}:
+        array = np.empty(len(item_ids), dtype=object)
+        array[:] = [str(item) for item in item_ids] if np.str_ in kinds else item_ids
+        return array
+    if all(issubclass(kind, int | np.integer) and not issubclass(kind, bool) for kind in kinds):
+        try:
+            return np.array(item_ids, dtype=np.int64)
+        except OverflowError as error:
+            raise ValueError("Item ids that are integers must fit into 64 bits; give larger ones as `str`.") from error
+    raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
+
+
+def name_first(values: Sequence) -> str:
+    """The first few of `values`, for a message."""
+    return ", ".join(repr(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")

@@ -1,0 +1,151 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Item tokenizers as published: their sizes, how they are trained, and FORGE's own weights."""
+
+import re
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import torch
+
+from ..models.rqvae import RQVAEConfig, RQVAEModel
+from .rqvae_trainer import RQVAETrainingArguments
+
+
+__all__ = ["ITEM_TOKENIZER_PRESETS", "convert_forge_weights", "create_item_tokenizer", "item_tokenizer_arguments"]
+
+# Fields of `RQVAEConfig` ("model") and of `RQVAETrainingArguments` ("training") that aren't at their defaults.
+ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # TIGER, section 4 of https://huggingface.co/papers/2305.05065, for embeddings of Sentence-T5.
+    "tiger": {"model": {"codebook_dim": 32, "codebook_sizes": [256, 256, 256], "hidden_sizes": [512, 256, 128]}},
+    # FORGE, SID_generation/configs/rqvae_i2v.yml of https://github.com/selous123/al_sid.
+    "forge": {
+        "model": {
+            "input_dim": 512,
+            "hidden_sizes": [256, 256],
+            "codebook_dim": 64,
+            "codebook_sizes": [8192, 8192, 8192],
+            "input_normalization": "none",
+            "quantization_loss": "cumulative",
+            "contrastive_loss_weight": 1.0,
+            "training_assignment": "sinkhorn",
+            "sinkhorn_epsilon": 0.1,
+            "sinkhorn_iterations": 5,
+            "initializer_range": (2 / 64) ** 0.5,  # of a Kaiming uniform initialization of 64 dimensions
+        },
+        "training": {
+            "learning_rate": 2e-3,
+            "weight_decay": 1e-4,
+            "max_grad_norm": 0.0,
+            "per_device_train_batch_size": 2048,
+            "dataloader_drop_last": True,
+            "num_train_epochs": 150,
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr": 1e-7},
+            "warmup_steps": 40 / 150,  # 40 epochs
+            "kmeans_init": False,
+        },
+    },
+}
+
+
+def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
+    """
+    Makes an item tokenizer of published sizes and objective, with random weights.
+
+    Args:
+        name (`str`):
+            `"tiger"`, or `"forge"` for the configuration `rqvae_i2v` of FORGE: 512 → 256 → 256 → 64, three levels of
+            8192 codes, the cumulative quantization loss, a Sinkhorn assignment in training and the contrastive loss,
+            for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`).
+        config_overrides (*optional*):
+            Fields of [`RQVAEConfig`] to set, such as `input_dim`.
+
+    Returns:
+        [`RQVAEModel`]
+
+    Example:
+
+    ```python
+    >>> from forge_hf.training import create_item_tokenizer
+
+    >>> model = create_item_tokenizer("forge", input_dim=384)
+    >>> model.config.hidden_sizes, model.config.codebook_sizes
+    ([256, 256], [8192, 8192, 8192])
+    ```
+    """
+    return RQVAEModel(RQVAEConfig(**_preset(name)["model"] | config_overrides))
+
+
+def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides: Any) -> RQVAETrainingArguments:
+    """
+    How an item tokenizer of [`create_item_tokenizer`] is trained.
+
+    Of `"forge"`, the optimizer, the schedule of the learning rate and the batch (2048 on each process) are FORGE's.
+    The linear layers are initialized otherwise, and codes from a normal distribution of FORGE's deviation. Of
+    `"tiger"`, which was trained with Adagrad, these are the defaults of [`RQVAETrainingArguments`].
+
+    Args:
+        name (`str`):
+            `"tiger"` or `"forge"`.
+        output_dir (`str` or `os.PathLike`):
+            Folder of checkpoints.
+        overrides (*optional*):
+            Further arguments of [`RQVAETrainingArguments`], which go before the preset's.
+
+    Returns:
+        [`RQVAETrainingArguments`]
+    """
+    return RQVAETrainingArguments(str(output_dir), **_preset(name).get("training", {}) | overrides)
+
+
+def _preset(name: str) -> dict[str, dict[str, Any]]:
+    if name not in ITEM_TOKENIZER_PRESETS:
+        raise ValueError(f"`name` must be one of {sorted(ITEM_TOKENIZER_PRESETS)}, but is {name!r}.")
+    return ITEM_TOKENIZER_PRESETS[name]
+
+
+def convert_forge_weights(state_dict: Mapping[str, torch.Tensor]) -> RQVAEModel:
+    """
+    Makes an [`RQVAEModel`] that gives the codes of FORGE's own model.
+
+    Args:
+        state_dict (`Mapping[str, torch.Tensor]`):
+            FORGE's weights, the entry `"model"` of a checkpoint that its `train.py` writes:
+            `torch.load("checkpoint-149.pth", map_location="cpu", weights_only=True)["model"]`.
+
+    Returns:
+        [`RQVAEModel`] of the preset `"forge"` with the sizes of the weights.
+
+    Raises:
+        `ValueError`: if these are the weights of another model.
+    """
+    weights = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    prefix, layers = "rq_model.", {"fc1": 0, "fc3": 1, "fc2": 2}
+    renamed = {
+        f"{side}.layers.{layer}.{kind}": f"{prefix}{side}.{side}.{name}.{kind}"
+        for side in ("encoder", "decoder")
+        for name, layer in layers.items()
+        for kind in ("weight", "bias")
+    }
+    # In RQVAEContrastiveLoss: self, original, cross.
+    scales = {"self": "logit_scale_self", "original": "logit_scale", "cross": "logit_scale_cl"}
+    renamed |= {f"contrastive_loss.logit_scale_{term}": name for term, name in scales.items()}
+    codebook = re.compile(re.escape(prefix) + r"quantizer\.codebooks\.(\d+)\.weight")
+    levels = sum(codebook.fullmatch(name) is not None for name in weights)
+    codebooks = [f"{prefix}quantizer.codebooks.{level}.weight" for level in range(levels)]
+    missing = [name for name in (*renamed.values(), *codebooks) if name not in weights]
+    if missing or not codebooks:
+        raise ValueError(f"`state_dict` isn't of FORGE's RQ-VAE: it lacks {', '.join(missing[:3] or ['codebooks'])}.")
+    encoder = [weights[renamed[f"encoder.layers.{layer}.weight"]] for layer in range(3)]
+    model = create_item_tokenizer(
+        "forge",
+        input_dim=encoder[0].shape[1],
+        hidden_sizes=[encoder[0].shape[0], encoder[1].shape[0]],
+        codebook_dim=encoder[2].shape[0],
+        codebook_sizes=[len(weights[name]) - 1 for name in codebooks],
+    )
+    model.load_state_dict({ours: weights[theirs] for ours, theirs in renamed.items()}, strict=False)
+    for level, name in enumerate(codebooks):
+        model.set_codebook(level, weights[name][:-1])  # the last row is for padding, and never a code
+    return model.eval()
