@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from forge_hf import SemanticIdCatalog, semantic_id_quality
 from forge_hf.cli import app
 from forge_hf.hub import read_folder, render_card
-from forge_hf.report import format_quality, read_categories, read_pairs, run_report
+from forge_hf.report import format_quality, read_categories, run_report
 
 
 SEQUENCES = [[1, 2, 3, 9, 9], [4, 5, 6, 7], [2, 1, 8, 9]]
@@ -49,7 +49,7 @@ def test_files_give_what_arrays_give(files):
     folder, catalog, pairs = files
     own = [[type(catalog.item_ids[0])(item) for item in pair] for pair in pairs]
     for name in ("pairs.npy", "pairs.csv", "pairs.parquet"):
-        assert read_pairs(folder / name, catalog).tolist() == own
+        assert run_report(catalog, pairs=folder / name) == semantic_id_quality(catalog, pairs=own)
     named = read_categories(folder / "items.parquet", "kind", catalog)
     assert named == read_categories(folder / "items.json", "kind", catalog)
     quality = run_report(
@@ -61,9 +61,7 @@ def test_files_give_what_arrays_give(files):
 
 
 def test_sequences_give_adjacent_training_pairs(files):
-    folder, catalog, pairs = files
-    if isinstance(catalog.item_ids[0], str):
-        pytest.skip("ids of a text file of integers are integers")
+    folder, catalog, _ = files
     assert run_report(catalog, sequences=folder / "sequences.txt") == run_report(catalog, pairs=folder / "pairs.npy")
     with pytest.raises(ValueError, match="not both"):
         run_report(catalog, pairs=folder / "pairs.npy", sequences=folder / "sequences.txt")
@@ -95,6 +93,16 @@ def test_the_command(files):
     assert "| First codes | Commonest category | by chance | Nearest neighbours share them |" in card
 
 
+def test_ids_that_look_like_something_else_stay_texts(tmp_path):
+    ids = ["NA", "007", "1e5", "null"]
+    catalog = SemanticIdCatalog.from_codes(ids, [[0, 0], [0, 1], [1, 0], [1, 1]], codebook_sizes=[2, 2])
+    (tmp_path / "pairs.csv").write_text("a,b\nNA,007\n1e5,null\n")
+    (tmp_path / "categories.csv").write_text("item_id,category\nNA,NA\n007,007\n1e5,\nnull,null\n")
+    assert run_report(catalog, pairs=tmp_path / "pairs.csv").pairs_sharing_prefix == [1.0, 0.0]
+    named = read_categories(tmp_path / "categories.csv", "category", catalog)
+    assert named == {"NA": "NA", "007": "007", "1e5": None, "null": "null"}
+
+
 def test_bad_files_are_refused_in_one_line(files):
     folder, catalog, _ = files
     np.save(folder / "flat.npy", np.arange(4))
@@ -103,7 +111,8 @@ def test_bad_files_are_refused_in_one_line(files):
     for options, match in (
         (["--pairs", "flat.npy"], "shape (num_pairs, 2)"),
         (["--pairs", "one.csv"], "two columns"),
-        (["--pairs", "catalog.txt"], ".csv, .tsv or .parquet"),
+        (["--pairs", "catalog.txt"], "catalog.txt"),
+        (["--categories", "catalog.txt"], "catalog.txt"),
         (["--categories", "list.json"], "JSON object"),
         (["--categories", "items.parquet"], "lacks the columns ['category']"),
         (["--pairs", "nowhere.npy"], "nowhere.npy"),

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """ItemPairs: ids to rows against a dictionary, sequences against a loop, files, refusals."""
 
+import gzip
 import warnings
 
 import numpy as np
@@ -117,3 +118,44 @@ def test_files(tmp_path):
     np.save(tmp_path / "objects.npy", np.array(ids, dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):
         ItemPairs.from_file(items, tmp_path / "objects.npy")
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "csv.gz", "parquet", "npy", "jsonl"])
+def test_ids_that_look_like_something_else_stay_texts(tmp_path, form):
+    ids = ["NA", "007", "1e5", "null", "nan", "7"]
+    left, right = ids[:3], ids[3:]
+    path = tmp_path / f"pairs.{form}"
+    if form in ("csv", "tsv", "csv.gz"):
+        separator = "\t" if form == "tsv" else ","
+        lines = [separator.join(pair) for pair in [("a", "b"), *zip(left, right, strict=True)]]
+        text = ("\n".join(lines) + "\n").encode()
+        path.write_bytes(gzip.compress(text) if form == "csv.gz" else text)
+    elif form == "parquet":
+        Dataset.from_dict({"a": left, "b": right}).to_parquet(path)
+    elif form == "jsonl":
+        Dataset.from_dict({"a": left, "b": right}).to_json(path)
+    else:
+        np.save(path, np.array([left, right]).T)
+    assert ItemPairs.from_file(ItemEmbeddings(TABLE, ids), path).rows.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_texts_and_integers_that_are_written_alike(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.array([[1, 2], [3, 4]]))
+    (tmp_path / "texts.csv").write_text("a,b\n1,2\n3,4\n")
+    for name in ("numbers.npy", "texts.csv"):
+        for ids in (range(6), [*map(str, range(6))]):
+            pairs = ItemPairs.from_file(ItemEmbeddings(TABLE, ids), tmp_path / name)
+            assert pairs.rows.tolist() == [[1, 2], [3, 4]]
+    (tmp_path / "texts.csv").write_text("a,b\n1,2\n007,4\n")  # 007 is not how 7 is written
+    with pytest.raises(UnknownItemError, match="string"):
+        ItemPairs.from_file(ItemEmbeddings(TABLE), tmp_path / "texts.csv")
+
+
+def test_missing_ids_and_malformed_rows_of_files(tmp_path):
+    items = ItemEmbeddings(TABLE, TEXT_IDS)
+    Dataset.from_dict({"a": ["b", None], "b": ["c", "d"]}).to_parquet(tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="1 missing"):
+        ItemPairs.from_file(items, tmp_path / "pairs.parquet")
+    (tmp_path / "pairs.csv").write_text("a,b\n" + "aa,d\n" * 200 + "aa,d,c\n")
+    with pytest.warns(UserWarning, match="1 of 201 rows .* line 202: not 2 values"):
+        assert len(ItemPairs.from_file(items, tmp_path / "pairs.csv")) == 200
