@@ -103,6 +103,25 @@ def test_ids_that_look_like_something_else_stay_texts(tmp_path):
     assert named == {"NA": "NA", "007": "007", "1e5": None, "null": "null"}
 
 
+def test_pairs_of_items_that_the_catalog_lacks_are_left_out_and_counted(files):
+    folder, catalog, pairs = files
+    strangers = np.array([[1, 99], [98, 2], [98, 99]])
+    np.save(folder / "more.npy", np.concatenate([strangers, pairs]))
+    arguments = ["report", str(folder / "catalog"), "--output-dir", str(folder / "out"), "--pairs"]
+    with pytest.warns(UserWarning, match=f"Left out 3 of {len(pairs) + 3} pairs"):
+        done = CliRunner().invoke(app, [*arguments, str(folder / "more.npy")])
+    assert done.exit_code == 0, done.output
+    own = np.array(pairs).astype(type(catalog.item_ids[0]))
+    expected = semantic_id_quality(catalog, pairs=own.tolist()).to_dict()
+    assert json.loads((folder / "out" / "quality.json").read_text()) == {
+        "fingerprint": catalog.fingerprint,
+        **expected,
+    }
+    np.save(folder / "none.npy", strangers)
+    done = CliRunner().invoke(app, [*arguments, str(folder / "none.npy")])
+    assert done.exit_code == 2 and "3 pairs" in done.stderr, done.output
+
+
 def test_bad_files_are_refused_in_one_line(files):
     folder, catalog, _ = files
     np.save(folder / "flat.npy", np.arange(4))

@@ -3,13 +3,18 @@
 
 import json
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .data import ItemEmbeddings, adjacent_pairs, leave_one_out, read_sequences
-from .data.pairs import like_ids, read_pairs, read_table
+from .data.pairs import find_rows, like_ids, read_pairs, read_table
+from .errors import UnknownItemError
 from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
 from .hub import write_then_rename
 from .semantic_ids import SemanticIdCatalog, SemanticIdQuality, semantic_id_quality
@@ -37,7 +42,8 @@ def run_report(
         embeddings (`str` or `os.PathLike`, *optional*):
             A file that [`ItemEmbeddings.from_file`] reads. Without item ids in it, rows are in the catalog's order.
         pairs (`str` or `os.PathLike`, *optional*):
-            Items that occur together: a file that [`ItemPairs.from_file`] reads.
+            Items that occur together: a file that [`ItemPairs.from_file`] reads. Pairs with items that aren't in the
+            catalog are left out; one warning says how many.
         sequences (`str` or `os.PathLike`, *optional*):
             Instead of `pairs`, sequences that [`read_sequences`] reads. Items that follow each other are pairs, each
             user's last two items left out: they are what retrievers are validated and tested on.
@@ -55,6 +61,7 @@ def run_report(
         [`SemanticIdQuality`]
 
     Raises:
+        [`UnknownItemError`]: no pair has both of its items in the catalog.
         `ValueError`: `pairs` and `sequences` are both given, or a file doesn't hold what it should.
     """
     if pairs is not None and sequences is not None:
@@ -70,7 +77,7 @@ def run_report(
         columns = adjacent_pairs(leave_one_out(read_sequences(sequences))["train"]).T
         taken = [like_ids(ids, catalog.item_ids) for ids in columns]
     if taken is not None:
-        taken = np.stack([ids.to_numpy(zero_copy_only=False) for ids in taken], axis=1)
+        taken = _of_catalog(taken, catalog)
     quality = semantic_id_quality(catalog, items, taken, named, **options)
     if output_dir is not None:
         folder = Path(output_dir)
@@ -83,6 +90,21 @@ def run_report(
         if named is not None:
             plot_categories_by_first_code(catalog, named, folder / "categories_by_first_code.png")
     return quality
+
+
+def _of_catalog(pairs: Sequence[pa.Array], catalog: SemanticIdCatalog) -> np.ndarray:
+    """The pairs whose items are both in the catalog: one of AL-GR lacks the items without codes."""
+    rows = [find_rows(catalog.item_ids, ids) for ids in pairs]
+    known = pc.and_(rows[0].is_valid(), rows[1].is_valid())
+    num_known = pc.sum(known).as_py() or 0
+    if num_known == 0:
+        raise UnknownItemError(f"None of the {len(known)} pairs has both of its items in the catalog.")
+    if num_known < len(known):
+        warnings.warn(
+            f"Left out {len(known) - num_known} of {len(known)} pairs: with items that aren't in the catalog.",
+            stacklevel=3,
+        )
+    return np.stack([ids.filter(known).to_numpy(zero_copy_only=False) for ids in pairs], axis=1)
 
 
 def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCatalog) -> dict[Any, str | None]:
