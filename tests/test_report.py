@@ -2,6 +2,7 @@
 """`forge-hf report`: from files to a table, quality.json and pictures."""
 
 import json
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,19 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
+from datasets import config
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from forge_hf import SemanticIdCatalog, semantic_id_quality
 from forge_hf.cli import app
+from forge_hf.data import (
+    ItemEmbeddings,
+    ItemPairs,
+    write_contrastive_archive,
+    write_item_embeddings,
+    write_reconstruction_archive,
+)
 from forge_hf.hub import read_folder, render_card
 from forge_hf.report import format_quality, read_categories, run_report
 
@@ -120,6 +129,33 @@ def test_pairs_of_items_that_the_catalog_lacks_are_left_out_and_counted(files):
     np.save(folder / "none.npy", strangers)
     done = CliRunner().invoke(app, [*arguments, str(folder / "none.npy")])
     assert done.exit_code == 2 and "3 pairs" in done.stderr, done.output
+
+
+def test_files_of_forge(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    ids = ["NA", "007", "1e5", "null"]
+    catalog = SemanticIdCatalog.from_codes(ids, [[0, 0], [0, 1], [1, 0], [1, 1]], codebook_sizes=[2, 2])
+    catalog.save_pretrained(tmp_path / "catalog")
+    items = ItemEmbeddings(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), [*ids, "without codes"])
+    pairs = [["NA", "007"], ["1e5", "null"]]
+    write_item_embeddings(items, tmp_path / "part_01.csv")
+    write_reconstruction_archive(items, tmp_path / "reconstruct.npz")
+    write_contrastive_archive(ItemPairs(items, [*pairs, ["NA", "without codes"]]), tmp_path / "contrastive.npz")
+    (tmp_path / "s1_tiny.csv").write_text("user_history,target_item\n007;NA,null\nnull;1e5,007\n")
+    expected = semantic_id_quality(catalog, items, pairs, ks=(2,)).to_dict()
+    for embeddings in ("part_01.csv", "reconstruct.npz"):
+        for option, file in (("--pairs", "contrastive.npz"), ("--sequences", "s1_tiny.csv")):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pair that is left out
+                done = CliRunner().invoke(
+                    app,
+                    ["report", str(tmp_path / "catalog"), "--embeddings", str(tmp_path / embeddings), option]
+                    + [str(tmp_path / file), "--output-dir", str(tmp_path / "out")],
+                )
+            assert done.exit_code == 0, done.output
+            found = json.loads((tmp_path / "out" / "quality.json").read_text())
+            for name in ("pairs_sharing_prefix", "neighbors_sharing_prefix", "num_pairs"):
+                assert found[name] == expected[name]
 
 
 def test_bad_files_are_refused_in_one_line(files):

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .data import ItemEmbeddings, adjacent_pairs, leave_one_out, read_sequences
-from .data.pairs import find_rows, like_ids, read_pairs, read_table
+from .data import ItemEmbeddings, adjacent_pairs
+from .data.pairs import find_rows, like_ids, read_pairs, read_table, read_training_sequences
 from .errors import UnknownItemError
 from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
 from .hub import write_then_rename
@@ -46,7 +46,8 @@ def run_report(
             catalog are left out; one warning says how many.
         sequences (`str` or `os.PathLike`, *optional*):
             Instead of `pairs`, sequences that [`read_sequences`] reads. Items that follow each other are pairs, each
-            user's last two items left out: they are what retrievers are validated and tested on.
+            user's last two items left out: they are what retrievers are validated and tested on. Or AL-GR's
+            `origin_behavior`, whose targets are left out.
         categories (`str` or `os.PathLike`, *optional*):
             A file with the columns `item_id` and `category_column`, such as `.csv`, `.tsv` or `.parquet`, or a JSON
             object from item id to category.
@@ -74,7 +75,7 @@ def run_report(
     if pairs is not None:
         taken = read_pairs(pairs, catalog.item_ids)
     elif sequences is not None:
-        columns = adjacent_pairs(leave_one_out(read_sequences(sequences))["train"]).T
+        columns = adjacent_pairs(read_training_sequences(sequences)).T
         taken = [like_ids(ids, catalog.item_ids) for ids in columns]
     if taken is not None:
         taken = _of_catalog(taken, catalog)

@@ -7,11 +7,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_hf.data import ItemEmbeddings, ItemPairs, leave_one_out
+from forge_hf.data import ItemEmbeddings, ItemPairs, adjacent_pairs, leave_one_out
+from forge_hf.data.pairs import read_pairs, read_training_sequences
 from forge_hf.errors import UnknownItemError
 
 
@@ -159,3 +160,25 @@ def test_missing_ids_and_malformed_rows_of_files(tmp_path):
     (tmp_path / "pairs.csv").write_text("a,b\n" + "aa,d\n" * 200 + "aa,d,c\n")
     with pytest.warns(UserWarning, match="1 of 201 rows .* line 202: not 2 values"):
         assert len(ItemPairs.from_file(items, tmp_path / "pairs.csv")) == 200
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_of_forge_has_its_own_items(tmp_path, monkeypatch, save):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {item: row for row, item in enumerate(TEXT_IDS)}
+    path = tmp_path / "contrastive_data_mask.npz"
+    save(path, itemEncID=np.array(rows, dtype=object), pairs=[["7", "b"], ["d", "7"]], embeds=TABLE.numpy())
+    pairs = ItemPairs.from_file(ItemEmbeddings(torch.eye(2, 4), ["others", "these"]), path)
+    assert pairs.items.item_ids == TEXT_IDS and pairs.rows.tolist() == [[2, 0], [5, 2]]
+    assert torch.equal(pairs[0]["positives"], TABLE[0])
+    assert [ids.to_pylist() for ids in read_pairs(path, TEXT_IDS)] == [["7", "d"], ["b", "7"]]
+
+
+def test_training_sequences(tmp_path):
+    path = tmp_path / "s1_tiny.csv"
+    path.write_text("user_history,target_item\n3c;2b;007,NA;x\n007,3c\n")
+    assert adjacent_pairs(read_training_sequences(path)).tolist() == [["007", "2b"], ["2b", "3c"]]
+    (tmp_path / "sequences.csv").write_text("user_id,items\n1,5 6 7 8 9\n")
+    for name in ("sequences.csv", "sequences.txt"):
+        (tmp_path / "sequences.txt").write_text("1 5 6 7 8 9\n")
+        assert adjacent_pairs(read_training_sequences(tmp_path / name)).tolist() == [[5, 6], [6, 7]]

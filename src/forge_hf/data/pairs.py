@@ -15,13 +15,14 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import Dataset
 
 from ..errors import UnknownItemError
-from .embeddings import ItemEmbeddings
+from .al_gr import read_origin_behavior
+from .embeddings import ItemEmbeddings, cache_file
 from .exact_csv import read_header, read_texts
 from .malformed import MalformedRows
-from .sequences import _load, _parse, adjacent_pairs
+from .sequences import _load, _parse, adjacent_pairs, leave_one_out, read_sequences
 
 
-__all__ = ["ItemPairs", "find_rows", "like_ids", "read_pairs", "read_table"]
+__all__ = ["ItemPairs", "find_rows", "like_ids", "read_pairs", "read_table", "read_training_sequences"]
 
 
 class ItemPairs(Dataset):
@@ -120,12 +121,13 @@ class ItemPairs(Dataset):
 
         Args:
             items ([`ItemEmbeddings`]):
-                The items.
+                The items. Not those of an archive, which has its own.
             path (`str` or `os.PathLike`):
-                A `.npy` file of shape `(num_pairs, 2)`, or a `.parquet`, `.json`, `.jsonl`, `.csv`, `.tsv` or `.arrow`
-                file, a folder written by [`~datasets.Dataset.save_to_disk`], or a dataset of the Hub (its `train`
-                split), with two columns. Ids in CSV are texts. Where those of the file are texts and those of `items`
-                integers, or the other way round, `7` is `"7"`.
+                FORGE's `.npz` archive of pairs, as [`read_contrastive_archive`] opens it (a compressed one is unpacked
+                into the cache of `datasets`); a `.npy` file of shape `(num_pairs, 2)`; or a `.parquet`, `.json`,
+                `.jsonl`, `.csv`, `.tsv` or `.arrow` file, a folder written by [`~datasets.Dataset.save_to_disk`], or a
+                dataset of the Hub (its `train` split), with two columns. Ids in CSV are texts. Where those of the file
+                are texts and those of `items` integers, or the other way round, `7` is `"7"`.
 
         Raises:
             `FileNotFoundError`: if there is no such file.
@@ -133,6 +135,8 @@ class ItemPairs(Dataset):
             [`MalformedRowsError`]: if too many rows of a CSV file are malformed.
             `ValueError`: if it has more or fewer columns than two, or an id is missing.
         """
+        if Path(path).suffix == ".npz":
+            return _open_archive(Path(path))
         rows = [_rows_of(items, column) for column in read_pairs(path, items.item_ids)]
         return cls.from_rows(items, np.stack(rows, axis=1))
 
@@ -181,6 +185,10 @@ def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int])
         pairs = np.load(path, mmap_mode="r", allow_pickle=False)
         _check_shape(pairs)
         columns = [pa.array(column) for column in pairs.T]
+    elif path.suffix == ".npz":
+        pairs = _open_archive(path)
+        known = _id_array(pairs.items.item_ids)
+        columns = [known.take(pa.array(rows)) for rows in pairs.rows.T]
     else:
         table = read_table(path)
         if table.num_columns != 2:
@@ -195,9 +203,28 @@ def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int])
     return [like_ids(ids, item_ids) for ids in columns]
 
 
+def read_training_sequences(path: str | os.PathLike) -> ArrowDataset:
+    """
+    Reads what is for training, to take pairs from.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The histories of AL-GR's `origin_behavior`, a CSV file that [`read_origin_behavior`] reads; or what
+            [`read_sequences`] reads, of which [`leave_one_out`] leaves each user's last two items out.
+
+    Returns:
+        [`~datasets.Dataset`] with the columns `user_id` and `items`.
+    """
+    path = Path(path)
+    if ".csv" in path.suffixes[-2:] and "user_history" in read_header(path):
+        histories = read_origin_behavior(path).data.column("history")
+        return ArrowDataset(pa.table({"user_id": np.arange(len(histories)), "items": histories}))
+    return leave_one_out(read_sequences(path))["train"]
+
+
 def read_table(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
     """
-    Reads a file of any form of [`ItemPairs.from_file`] but `.npy`. All values of CSV are texts.
+    Reads a file of any form of [`ItemPairs.from_file`] that has columns. All values of CSV are texts.
 
     Args:
         path (`str` or `os.PathLike`):
@@ -232,6 +259,12 @@ def like_ids(ids: Any, item_ids: Sequence[str] | Sequence[int]) -> pa.Array:
     if pa.types.is_integer(ids.type) and not pa.types.is_integer(_id_array(item_ids[:1]).type):
         return ids.cast(pa.large_string())
     return _parse(ids) if _is_text(ids.type) and pa.types.is_integer(_id_array(item_ids[:1]).type) else ids
+
+
+def _open_archive(path: Path) -> ItemPairs:
+    from .al_gr_archives import read_contrastive_archive
+
+    return read_contrastive_archive(path, extract_to=cache_file([path], ".npy"))
 
 
 def _check_shape(pairs: np.ndarray) -> None:
