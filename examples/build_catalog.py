@@ -4,7 +4,7 @@ Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes 
 
     python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --output_dir runs/catalog
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/build_catalog.py --rqvae ...
-    python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --on_collision knn --capacity 5 ...
+    python examples/build_catalog.py --rqvae runs/rqvae --embeddings part_01.csv --on_collision knn --capacity 5 ...
     python examples/build_catalog.py --codes codes.json --codebook_sizes 256 256 256 --output_dir runs/catalog
     python examples/build_catalog.py --codes item_info/tiny_item_sid_final.csv --codebook_sizes 8192 8192 8192 \
         --on_collision keep --output_dir runs/al_gr_catalog
@@ -37,7 +37,9 @@ BATCH_SIZE = 8192
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE")
-    parser.add_argument("--embeddings", help=".safetensors, .npy, .parquet or .arrow file, or a saved dataset")
+    parser.add_argument(
+        "--embeddings", help=".safetensors, .npy, .parquet, .arrow, FORGE's .npz, AL-GR's .csv, or a folder"
+    )
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
     parser.add_argument("--codes", help='ready codes: JSON of {"item id": [code, ...]}, or a CSV as of AL-GR')
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="number of codes of each level, with --codes")

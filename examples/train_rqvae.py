@@ -6,16 +6,18 @@ On invented items, in under a minute on a CPU; `--resume` goes on from the last 
 
     python examples/train_rqvae.py --tiny --output_dir runs/rqvae
 
-On a .safetensors, .npy, .parquet or .arrow file, a saved dataset, or a dataset of the Hub (columns `item_id` and
-`embedding`), here on two CPU processes, with `--batch_size` items each:
+On a .safetensors, .npy, .parquet or .arrow file, FORGE's .npz, AL-GR's .csv, a saved dataset, or a dataset of the Hub
+(columns `item_id` and `embedding`), here on two CPU processes, with `--batch_size` items each:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/train_rqvae.py \
         --embeddings items.parquet --output_dir runs/rqvae
 
-As FORGE trains its own, with pairs of items that users had together (a file of two columns of item ids, or what stands
-side by side in training sequences):
+As FORGE trains its own, with pairs of items that users had together (its archive, which has their embeddings too; a
+file of two columns of item ids; or what stands side by side in training sequences):
 
-    python examples/train_rqvae.py --preset forge --embeddings items.parquet --pairs pairs.parquet \
+    python examples/train_rqvae.py --preset forge --embeddings reconstruct_data_mask.npz \
+        --pairs contrastive_data_mask.npz --output_dir runs/rqvae
+    python examples/train_rqvae.py --preset forge --embeddings part_01.csv --sequences origin_behavior/s1_tiny.csv \
         --output_dir runs/rqvae
 """
 
@@ -35,8 +37,8 @@ from forge_hf import (
     create_item_tokenizer,
     item_tokenizer_arguments,
     leave_one_out,
-    read_sequences,
 )
+from forge_hf.data import read_training_sequences
 
 
 # What `--preset ours` changes in TIGER's: no code falls out of use.
@@ -53,8 +55,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
     parser.add_argument("--output_dir", required=True)
     pairs = parser.add_mutually_exclusive_group()
-    pairs.add_argument("--pairs", help="pairs of items for the contrastive loss: a file of two columns of item ids")
-    pairs.add_argument("--sequences", help="or sequences of users, whose neighbouring training items are the pairs")
+    pairs.add_argument(
+        "--pairs", help="pairs of items for the contrastive loss: FORGE's .npz, or a file of two columns of item ids"
+    )
+    pairs.add_argument(
+        "--sequences",
+        help="or sequences of users, or AL-GR's origin_behavior, whose neighbouring training items are the pairs",
+    )
     parser.add_argument(
         "--pair_batch_ratio", type=float, help="batches of pairs for each of items; default: all pairs"
     )
@@ -112,7 +119,7 @@ def main():
     if args.pairs:
         pairs = ItemPairs.from_file(items, args.pairs)
     elif args.sequences:
-        pairs = ItemPairs.from_sequences(items, leave_one_out(read_sequences(args.sequences))["train"])
+        pairs = ItemPairs.from_sequences(items, read_training_sequences(args.sequences))
     elif args.tiny and args.preset == "forge":
         pairs = ItemPairs.from_sequences(items, leave_one_out(market.sequences)["train"])
 

@@ -12,7 +12,13 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from forge_hf import RQVAEModel, SemanticIdCatalog, SyntheticMarket
+from forge_hf import ItemEmbeddings, RQVAEModel, SemanticIdCatalog, SyntheticMarket
+from forge_hf.data import (
+    ItemPairs,
+    write_contrastive_archive,
+    write_item_embeddings,
+    write_reconstruction_archive,
+)
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -152,6 +158,32 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
     # One of the two true items is unknown: the best hit rate is one half.
     assert "hit_rate@20 0.5000" in printed, printed
+
+
+def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    ids = ["NA", "007", *(f"{i}e5" for i in range(198))]
+    items = ItemEmbeddings(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), ids)
+    write_reconstruction_archive(items, tmp_path / "reconstruct_data_mask.npz")
+    # The pairs are of other items, with embeddings of their own.
+    others = ItemEmbeddings(torch.randn(120, 8), [f"other{i}" for i in range(120)])
+    pairs = ItemPairs.from_rows(others, [[i, i + 60] for i in range(60)])
+    write_contrastive_archive(pairs, tmp_path / "contrastive_data_mask.npz")
+    write_item_embeddings(items, tmp_path / "part_01.csv")
+    run(
+        "train_rqvae.py", "--preset", "forge", "--embeddings", tmp_path / "reconstruct_data_mask.npz", "--pairs",
+        tmp_path / "contrastive_data_mask.npz", "--codebook_sizes", 16, 16, "--num_train_epochs", 1, "--batch_size",
+        50, "--output_dir", tmp_path / "rqvae",
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "rqvae" / "run.json").read_text())["data"]
+    assert (facts["num_items"], facts["num_pairs"]) == (200, 60)
+    run(
+        "build_catalog.py", "--rqvae", tmp_path / "rqvae", "--embeddings", tmp_path / "part_01.csv", "--output_dir",
+        tmp_path / "catalog", num_processes=2,
+    )  # fmt: skip
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
+    expected = RQVAEModel.from_pretrained(tmp_path / "rqvae").encode(items.to_tensor()).codes
+    assert catalog.item_ids == ids and torch.equal(catalog.original_codes, expected)
 
 
 def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):

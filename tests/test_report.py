@@ -2,6 +2,7 @@
 """`forge-hf report`: from files to a table, quality.json and pictures."""
 
 import json
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +10,21 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
+from datasets import config
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from forge_hf import SemanticIdCatalog, semantic_id_quality
 from forge_hf.cli import app
+from forge_hf.data import (
+    ItemEmbeddings,
+    ItemPairs,
+    write_contrastive_archive,
+    write_item_embeddings,
+    write_reconstruction_archive,
+)
 from forge_hf.hub import read_folder, render_card
-from forge_hf.report import format_quality, read_categories, read_pairs, run_report
+from forge_hf.report import format_quality, read_categories, run_report
 
 
 SEQUENCES = [[1, 2, 3, 9, 9], [4, 5, 6, 7], [2, 1, 8, 9]]
@@ -49,7 +58,7 @@ def test_files_give_what_arrays_give(files):
     folder, catalog, pairs = files
     own = [[type(catalog.item_ids[0])(item) for item in pair] for pair in pairs]
     for name in ("pairs.npy", "pairs.csv", "pairs.parquet"):
-        assert read_pairs(folder / name, catalog).tolist() == own
+        assert run_report(catalog, pairs=folder / name) == semantic_id_quality(catalog, pairs=own)
     named = read_categories(folder / "items.parquet", "kind", catalog)
     assert named == read_categories(folder / "items.json", "kind", catalog)
     quality = run_report(
@@ -61,9 +70,7 @@ def test_files_give_what_arrays_give(files):
 
 
 def test_sequences_give_adjacent_training_pairs(files):
-    folder, catalog, pairs = files
-    if isinstance(catalog.item_ids[0], str):
-        pytest.skip("ids of a text file of integers are integers")
+    folder, catalog, _ = files
     assert run_report(catalog, sequences=folder / "sequences.txt") == run_report(catalog, pairs=folder / "pairs.npy")
     with pytest.raises(ValueError, match="not both"):
         run_report(catalog, pairs=folder / "pairs.npy", sequences=folder / "sequences.txt")
@@ -95,6 +102,62 @@ def test_the_command(files):
     assert "| First codes | Commonest category | by chance | Nearest neighbours share them |" in card
 
 
+def test_ids_that_look_like_something_else_stay_texts(tmp_path):
+    ids = ["NA", "007", "1e5", "null"]
+    catalog = SemanticIdCatalog.from_codes(ids, [[0, 0], [0, 1], [1, 0], [1, 1]], codebook_sizes=[2, 2])
+    (tmp_path / "pairs.csv").write_text("a,b\nNA,007\n1e5,null\n")
+    (tmp_path / "categories.csv").write_text("item_id,category\nNA,NA\n007,007\n1e5,\nnull,null\n")
+    assert run_report(catalog, pairs=tmp_path / "pairs.csv").pairs_sharing_prefix == [1.0, 0.0]
+    named = read_categories(tmp_path / "categories.csv", "category", catalog)
+    assert named == {"NA": "NA", "007": "007", "1e5": None, "null": "null"}
+
+
+def test_pairs_of_items_that_the_catalog_lacks_are_left_out_and_counted(files):
+    folder, catalog, pairs = files
+    strangers = np.array([[1, 99], [98, 2], [98, 99]])
+    np.save(folder / "more.npy", np.concatenate([strangers, pairs]))
+    arguments = ["report", str(folder / "catalog"), "--output-dir", str(folder / "out"), "--pairs"]
+    with pytest.warns(UserWarning, match=f"Left out 3 of {len(pairs) + 3} pairs"):
+        done = CliRunner().invoke(app, [*arguments, str(folder / "more.npy")])
+    assert done.exit_code == 0, done.output
+    own = np.array(pairs).astype(type(catalog.item_ids[0]))
+    expected = semantic_id_quality(catalog, pairs=own.tolist()).to_dict()
+    assert json.loads((folder / "out" / "quality.json").read_text()) == {
+        "fingerprint": catalog.fingerprint,
+        **expected,
+    }
+    np.save(folder / "none.npy", strangers)
+    done = CliRunner().invoke(app, [*arguments, str(folder / "none.npy")])
+    assert done.exit_code == 2 and "3 pairs" in done.stderr, done.output
+
+
+def test_files_of_forge(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    ids = ["NA", "007", "1e5", "null"]
+    catalog = SemanticIdCatalog.from_codes(ids, [[0, 0], [0, 1], [1, 0], [1, 1]], codebook_sizes=[2, 2])
+    catalog.save_pretrained(tmp_path / "catalog")
+    items = ItemEmbeddings(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), [*ids, "without codes"])
+    pairs = [["NA", "007"], ["1e5", "null"]]
+    write_item_embeddings(items, tmp_path / "part_01.csv")
+    write_reconstruction_archive(items, tmp_path / "reconstruct.npz")
+    write_contrastive_archive(ItemPairs(items, [*pairs, ["NA", "without codes"]]), tmp_path / "contrastive.npz")
+    (tmp_path / "s1_tiny.csv").write_text("user_history,target_item\n007;NA,null\nnull;1e5,007\n")
+    expected = semantic_id_quality(catalog, items, pairs, ks=(2,)).to_dict()
+    for embeddings in ("part_01.csv", "reconstruct.npz"):
+        for option, file in (("--pairs", "contrastive.npz"), ("--sequences", "s1_tiny.csv")):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the pair that is left out
+                done = CliRunner().invoke(
+                    app,
+                    ["report", str(tmp_path / "catalog"), "--embeddings", str(tmp_path / embeddings), option]
+                    + [str(tmp_path / file), "--output-dir", str(tmp_path / "out")],
+                )
+            assert done.exit_code == 0, done.output
+            found = json.loads((tmp_path / "out" / "quality.json").read_text())
+            for name in ("pairs_sharing_prefix", "neighbors_sharing_prefix", "num_pairs"):
+                assert found[name] == expected[name]
+
+
 def test_bad_files_are_refused_in_one_line(files):
     folder, catalog, _ = files
     np.save(folder / "flat.npy", np.arange(4))
@@ -103,7 +166,8 @@ def test_bad_files_are_refused_in_one_line(files):
     for options, match in (
         (["--pairs", "flat.npy"], "shape (num_pairs, 2)"),
         (["--pairs", "one.csv"], "two columns"),
-        (["--pairs", "catalog.txt"], ".csv, .tsv or .parquet"),
+        (["--pairs", "catalog.txt"], "catalog.txt"),
+        (["--categories", "catalog.txt"], "catalog.txt"),
         (["--categories", "list.json"], "JSON object"),
         (["--categories", "items.parquet"], "lacks the columns ['category']"),
         (["--pairs", "nowhere.npy"], "nowhere.npy"),

@@ -89,9 +89,16 @@ def recommend(
 @app.command()
 def report(
     catalog: Annotated[str, typer.Argument(help="Folder or Hub repository of a catalog.")],
-    embeddings: Annotated[Path | None, typer.Option(help="Item embeddings; without ids, in catalog order.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Items that occur together: .npy, .csv, .parquet.")] = None,
-    sequences: Annotated[Path | None, typer.Option(help="Or sequences: items that follow each other.")] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Item embeddings, AL-GR's .csv and FORGE's .npz too; without ids, in catalog order."),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Items that occur together: .npy, .csv, .parquet, FORGE's .npz.")
+    ] = None,
+    sequences: Annotated[
+        Path | None, typer.Option(help="Or sequences, or AL-GR's origin_behavior: items that follow each other.")
+    ] = None,
     categories: Annotated[Path | None, typer.Option(help=".parquet or .csv with item_id, or a JSON object.")] = None,
     category_column: Annotated[str, typer.Option(help="Column of the categories.")] = "category",
     output_dir: Annotated[Path, typer.Option(help="Folder for quality.json and pictures.")] = Path("runs/report"),

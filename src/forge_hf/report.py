@@ -3,19 +3,24 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from .data import ItemEmbeddings, adjacent_pairs, leave_one_out, read_sequences
+from .data import ItemEmbeddings, adjacent_pairs
+from .data.pairs import find_rows, like_ids, read_pairs, read_table, read_training_sequences
+from .errors import UnknownItemError
 from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
 from .hub import write_then_rename
 from .semantic_ids import SemanticIdCatalog, SemanticIdQuality, semantic_id_quality
 
 
-__all__ = ["format_quality", "read_categories", "read_pairs", "run_report"]
+__all__ = ["format_quality", "read_categories", "run_report"]
 
 
 def run_report(
@@ -37,16 +42,17 @@ def run_report(
         embeddings (`str` or `os.PathLike`, *optional*):
             A file that [`ItemEmbeddings.from_file`] reads. Without item ids in it, rows are in the catalog's order.
         pairs (`str` or `os.PathLike`, *optional*):
-            Items that occur together: a `.npy` array of shape `(num_pairs, 2)`, or the first two columns of a `.csv`,
-            `.tsv` or `.parquet` file.
+            Items that occur together: a file that [`ItemPairs.from_file`] reads. Pairs with items that aren't in the
+            catalog are left out; one warning says how many.
         sequences (`str` or `os.PathLike`, *optional*):
             Instead of `pairs`, sequences that [`read_sequences`] reads. Items that follow each other are pairs, each
-            user's last two items left out: they are what retrievers are validated and tested on.
+            user's last two items left out: they are what retrievers are validated and tested on. Or AL-GR's
+            `origin_behavior`, whose targets are left out.
         categories (`str` or `os.PathLike`, *optional*):
-            A `.csv`, `.tsv` or `.parquet` file with the columns `item_id` and `category_column`, or a JSON object from
-            item id to category.
+            A file with the columns `item_id` and `category_column`, such as `.csv`, `.tsv` or `.parquet`, or a JSON
+            object from item id to category.
         category_column (`str`, *optional*, defaults to `"category"`):
-            Name of that column.
+            Name of that column. An empty value in CSV is no category.
         output_dir (`str` or `os.PathLike`, *optional*):
             Folder for `quality.json` and the pictures; nothing is written without it.
         **options:
@@ -56,6 +62,7 @@ def run_report(
         [`SemanticIdQuality`]
 
     Raises:
+        [`UnknownItemError`]: no pair has both of its items in the catalog.
         `ValueError`: `pairs` and `sequences` are both given, or a file doesn't hold what it should.
     """
     if pairs is not None and sequences is not None:
@@ -64,9 +71,14 @@ def run_report(
     if items is not None and isinstance(items.item_ids, range):  # no ids in the file
         items = ItemEmbeddings.from_file(embeddings, item_ids=catalog.item_ids)
     named = None if categories is None else read_categories(categories, category_column, catalog)
-    taken = read_pairs(pairs, catalog) if pairs is not None else None
-    if sequences is not None:
-        taken = adjacent_pairs(leave_one_out(read_sequences(sequences))["train"])
+    taken = None
+    if pairs is not None:
+        taken = read_pairs(pairs, catalog.item_ids)
+    elif sequences is not None:
+        columns = adjacent_pairs(read_training_sequences(sequences)).T
+        taken = [like_ids(ids, catalog.item_ids) for ids in columns]
+    if taken is not None:
+        taken = _of_catalog(taken, catalog)
     quality = semantic_id_quality(catalog, items, taken, named, **options)
     if output_dir is not None:
         folder = Path(output_dir)
@@ -81,19 +93,19 @@ def run_report(
     return quality
 
 
-def read_pairs(path: str | os.PathLike, catalog: SemanticIdCatalog) -> np.ndarray:
-    """Item ids of shape `(num_pairs, 2)`, of the type of the catalog's."""
-    if Path(path).suffix == ".npy":
-        pairs = np.load(path, allow_pickle=False)
-        if pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise ValueError(f"`pairs` {str(path)!r} must have shape (num_pairs, 2), got {pairs.shape}.")
-        columns = [column.tolist() for column in pairs.T]
-    else:
-        table = _read_table(path)
-        if table.num_columns < 2:
-            raise ValueError(f"`pairs` {str(path)!r} must have two columns of item ids, got {table.column_names}.")
-        columns = [table.column(number).to_pylist() for number in range(2)]
-    return np.stack([np.array(_like_ids(column, catalog)) for column in columns], axis=1)
+def _of_catalog(pairs: Sequence[pa.Array], catalog: SemanticIdCatalog) -> np.ndarray:
+    """The pairs whose items are both in the catalog: one of AL-GR lacks the items without codes."""
+    rows = [find_rows(catalog.item_ids, ids) for ids in pairs]
+    known = pc.and_(rows[0].is_valid(), rows[1].is_valid())
+    num_known = pc.sum(known).as_py() or 0
+    if num_known == 0:
+        raise UnknownItemError(f"None of the {len(known)} pairs has both of its items in the catalog.")
+    if num_known < len(known):
+        warnings.warn(
+            f"Left out {len(known) - num_known} of {len(known)} pairs: with items that aren't in the catalog.",
+            stacklevel=3,
+        )
+    return np.stack([ids.filter(known).to_numpy(zero_copy_only=False) for ids in pairs], axis=1)
 
 
 def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCatalog) -> dict[Any, str | None]:
@@ -102,15 +114,11 @@ def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCat
         named = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(named, dict):
             raise ValueError(f"`categories` {str(path)!r} must hold a JSON object from item id to category.")
-        return dict(zip(_like_ids(list(named), catalog), named.values(), strict=True))
-    table = _read_table(path)
-    if missing := {"item_id", column} - set(table.column_names):
-        raise ValueError(
-            f"`categories` {str(path)!r} lacks the columns {sorted(missing)}; it has {table.column_names}. Name the "
-            "column of categories with `category_column`."
-        )
-    ids = _like_ids(table["item_id"].to_pylist(), catalog)
-    return dict(zip(ids, table[column].to_pylist(), strict=True))
+        return dict(zip(like_ids(list(named), catalog.item_ids).to_pylist(), named.values(), strict=True))
+    table = read_table(path, ["item_id", column])
+    ids = like_ids(table["item_id"].combine_chunks(), catalog.item_ids).to_pylist()
+    named = [None if category == "" else category for category in table[column].to_pylist()]
+    return dict(zip(ids, named, strict=True))
 
 
 def format_quality(quality: SemanticIdQuality, catalog: SemanticIdCatalog) -> str:
@@ -160,23 +168,3 @@ def _align(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return ["  ".join(row) for row in cells]
-
-
-def _read_table(path: str | os.PathLike):
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    path = Path(path)
-    if path.suffix == ".parquet":
-        return pyarrow.parquet.read_table(path)
-    if path.suffix in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter))
-    raise ValueError(f"{str(path)!r} must be a .csv, .tsv or .parquet file.")
-
-
-def _like_ids(values: Sequence, catalog: SemanticIdCatalog) -> list:
-    """Ids of a file as the catalog has them: text files don't tell `1` from `"1"`."""
-    if isinstance(catalog.item_ids[0], str):
-        return [str(value) for value in values]
-    return [int(value) for value in values]

@@ -1,17 +1,19 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """ItemEmbeddings: every source gives the same rows, read in batches, and bad input is refused with its rows."""
 
+import gzip
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
+from forge_hf.data import write_item_embeddings
 from forge_hf.data.embeddings import ItemEmbeddings
 from forge_hf.errors import DuplicateItemError, InvalidEmbeddingsError
 
@@ -217,6 +219,43 @@ def test_files_that_are_not_embeddings(tmp_path, table):
         ItemEmbeddings.from_file(tmp_path / "x.txt")
     with pytest.raises(InvalidEmbeddingsError, match="'embedding' is not a column.*'vector'"):
         ItemEmbeddings.from_dataset(Dataset.from_dict({"vector": [[1.0]]}))
+
+
+@pytest.mark.parametrize("kind", ["archive", "packed archive", "csv", "csv.gz", "folder"])
+def test_files_of_forge(tmp_path, monkeypatch, table, kind):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    ids = ["NA", "007", *map(str, range(NUM_ITEMS - 2))]
+    items = ItemEmbeddings(table, ids)
+    if "archive" in kind:
+        path = tmp_path / "reconstruct_data_mask.npz"
+        (np.savez if kind == "archive" else np.savez_compressed)(path, ids=np.array(ids), embeds=table)
+    elif kind == "folder":
+        path = tmp_path / "item_emb"
+        write_item_embeddings(ItemEmbeddings(table[20:], ids[20:]), path / "part_02.csv")
+        write_item_embeddings(ItemEmbeddings(table[:20], ids[:20]), path / "part_01.csv")
+    else:
+        write_item_embeddings(items, tmp_path / "part_01.csv")
+        path = tmp_path / f"part_01.{kind}"
+        if kind == "csv.gz":
+            path.write_bytes(gzip.compress((tmp_path / "part_01.csv").read_bytes()))
+    for _ in range(2):
+        found = ItemEmbeddings.from_file(path)
+        assert found.item_ids == ids and torch.equal(found.to_tensor(), torch.from_numpy(table))
+    own = ItemEmbeddings.from_file(path, item_ids=range(NUM_ITEMS))
+    assert own.item_ids == range(NUM_ITEMS) and torch.equal(own.to_tensor(), found.to_tensor())
+    assert not (tmp_path / "cache").exists() if kind == "archive" else (tmp_path / "cache").exists()
+
+
+def test_item_embeddings_as_csv_are_turned_into_arrow_once_until_they_change(tmp_path, monkeypatch, table):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tmp_path / "part_01.csv"
+    write_item_embeddings(ItemEmbeddings(table), path)
+    ItemEmbeddings.from_file(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("forge_hf.data.al_gr_embeddings.read_texts", None)
+        assert len(ItemEmbeddings.from_file(path)) == NUM_ITEMS
+    write_item_embeddings(ItemEmbeddings(table[:3]), path)
+    assert len(ItemEmbeddings.from_file(path)) == 3
 
 
 def test_opening_a_file_does_not_read_it(tmp_path):

@@ -1,16 +1,18 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """ItemPairs: ids to rows against a dictionary, sequences against a loop, files, refusals."""
 
+import gzip
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge_hf.data import ItemEmbeddings, ItemPairs, leave_one_out
+from forge_hf.data import ItemEmbeddings, ItemPairs, adjacent_pairs, leave_one_out
+from forge_hf.data.pairs import read_pairs, read_training_sequences
 from forge_hf.errors import UnknownItemError
 
 
@@ -117,3 +119,66 @@ def test_files(tmp_path):
     np.save(tmp_path / "objects.npy", np.array(ids, dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):
         ItemPairs.from_file(items, tmp_path / "objects.npy")
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "csv.gz", "parquet", "npy", "jsonl"])
+def test_ids_that_look_like_something_else_stay_texts(tmp_path, form):
+    ids = ["NA", "007", "1e5", "null", "nan", "7"]
+    left, right = ids[:3], ids[3:]
+    path = tmp_path / f"pairs.{form}"
+    if form in ("csv", "tsv", "csv.gz"):
+        separator = "\t" if form == "tsv" else ","
+        lines = [separator.join(pair) for pair in [("a", "b"), *zip(left, right, strict=True)]]
+        text = ("\n".join(lines) + "\n").encode()
+        path.write_bytes(gzip.compress(text) if form == "csv.gz" else text)
+    elif form == "parquet":
+        Dataset.from_dict({"a": left, "b": right}).to_parquet(path)
+    elif form == "jsonl":
+        Dataset.from_dict({"a": left, "b": right}).to_json(path)
+    else:
+        np.save(path, np.array([left, right]).T)
+    assert ItemPairs.from_file(ItemEmbeddings(TABLE, ids), path).rows.tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_texts_and_integers_that_are_written_alike(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.array([[1, 2], [3, 4]]))
+    (tmp_path / "texts.csv").write_text("a,b\n1,2\n3,4\n")
+    for name in ("numbers.npy", "texts.csv"):
+        for ids in (range(6), [*map(str, range(6))]):
+            pairs = ItemPairs.from_file(ItemEmbeddings(TABLE, ids), tmp_path / name)
+            assert pairs.rows.tolist() == [[1, 2], [3, 4]]
+    (tmp_path / "texts.csv").write_text("a,b\n1,2\n007,4\n")  # 007 is not how 7 is written
+    with pytest.raises(UnknownItemError, match="string"):
+        ItemPairs.from_file(ItemEmbeddings(TABLE), tmp_path / "texts.csv")
+
+
+def test_missing_ids_and_malformed_rows_of_files(tmp_path):
+    items = ItemEmbeddings(TABLE, TEXT_IDS)
+    Dataset.from_dict({"a": ["b", None], "b": ["c", "d"]}).to_parquet(tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match="1 missing"):
+        ItemPairs.from_file(items, tmp_path / "pairs.parquet")
+    (tmp_path / "pairs.csv").write_text("a,b\n" + "aa,d\n" * 200 + "aa,d,c\n")
+    with pytest.warns(UserWarning, match="1 of 201 rows .* line 202: not 2 values"):
+        assert len(ItemPairs.from_file(items, tmp_path / "pairs.csv")) == 200
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_of_forge_has_its_own_items(tmp_path, monkeypatch, save):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {item: row for row, item in enumerate(TEXT_IDS)}
+    path = tmp_path / "contrastive_data_mask.npz"
+    save(path, itemEncID=np.array(rows, dtype=object), pairs=[["7", "b"], ["d", "7"]], embeds=TABLE.numpy())
+    pairs = ItemPairs.from_file(ItemEmbeddings(torch.eye(2, 4), ["others", "these"]), path)
+    assert pairs.items.item_ids == TEXT_IDS and pairs.rows.tolist() == [[2, 0], [5, 2]]
+    assert torch.equal(pairs[0]["positives"], TABLE[0])
+    assert [ids.to_pylist() for ids in read_pairs(path, TEXT_IDS)] == [["7", "d"], ["b", "7"]]
+
+
+def test_training_sequences(tmp_path):
+    path = tmp_path / "s1_tiny.csv"
+    path.write_text("user_history,target_item\n3c;2b;007,NA;x\n007,3c\n")
+    assert adjacent_pairs(read_training_sequences(path)).tolist() == [["007", "2b"], ["2b", "3c"]]
+    (tmp_path / "sequences.csv").write_text("user_id,items\n1,5 6 7 8 9\n")
+    for name in ("sequences.csv", "sequences.txt"):
+        (tmp_path / "sequences.txt").write_text("1 5 6 7 8 9\n")
+        assert adjacent_pairs(read_training_sequences(tmp_path / name)).tolist() == [[5, 6], [6, 7]]

@@ -21,7 +21,7 @@ from .al_gr_embeddings import read_item_embeddings, write_item_embeddings
 from .al_gr_item_sids import read_item_sids, write_inferred_sids, write_item_sids
 from .embeddings import ItemEmbeddings
 from .malformed import MalformedRows
-from .pairs import ItemPairs
+from .pairs import ItemPairs, read_training_sequences
 from .sequences import adjacent_pairs, leave_one_out, read_sequences
 from .synthetic import SyntheticMarket
 
@@ -42,6 +42,7 @@ __all__ = [
     "read_reconstruction_archive",
     "read_sequences",
     "read_text_rows",
+    "read_training_sequences",
     "write_contrastive_archive",
     "write_inferred_sids",
     "write_item_embeddings",

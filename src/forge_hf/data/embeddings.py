@@ -1,6 +1,8 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Item embeddings on disk, read in batches: item ids beside a memory-mapped table of vectors."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -71,16 +74,23 @@ class ItemEmbeddings(Dataset):
 
         Args:
             path (`str` or `Path`):
-                A `.safetensors` or `.npy` file (memory-mapped), or a `.parquet` file, `.arrow` file or folder of
-                `Dataset.save_to_disk` with the columns `item_id` and `embedding`, which `datasets` maps.
+                - A `.safetensors` or `.npy` file (memory-mapped);
+                - a `.parquet` file, `.arrow` file or folder of `Dataset.save_to_disk` with the columns `item_id` and
+                  `embedding`, which `datasets` maps;
+                - FORGE's `.npz` archive of items, as [`read_reconstruction_archive`] opens it;
+                - AL-GR's Item-EMB, a `.csv` file or a folder of them, as [`read_item_embeddings`] reads it.
+
+                What can't be mapped where it lies, CSV and compressed archives, is unpacked into the cache of
+                `datasets` (`HF_DATASETS_CACHE`); CSV only once, as long as it doesn't change.
             item_ids (`Sequence[str | int]`, *optional*):
-                The id of each row. Defaults to the `item_id` column, or to `range(num_items)` where there is none.
+                The id of each row. Defaults to those of the file, or to `range(num_items)` where it has none.
             key (`str`, *optional*, defaults to `"embeddings"`):
                 Name of the tensor in a `.safetensors` file.
 
         Raises:
             `FileNotFoundError`: if there is no such file.
             [`InvalidEmbeddingsError`]: if the file is of another kind, damaged, or lacks the tensor or column.
+            [`CorruptFileError`], [`MalformedRowsError`]: as the readers of the last two.
         """
         path = Path(path)
         if not path.exists():
@@ -89,6 +99,11 @@ class ItemEmbeddings(Dataset):
             return cls(_MappedTable(partial(_open_safetensors, path, key)), item_ids)
         if path.suffix == ".npy":
             return cls(_MappedTable(partial(_open_npy, path)), item_ids)
+        tables = sorted(path.iterdir()) if path.is_dir() else [path]
+        tables = [table for table in tables if ".csv" in table.suffixes[-2:]]
+        if tables or path.suffix == ".npz":
+            items = _read_item_emb(tables) if tables else _open_archive(path)
+            return items if item_ids is None else cls(items._table, item_ids)
         from datasets import Dataset as ArrowDataset
         from datasets import load_from_disk
 
@@ -100,7 +115,7 @@ class ItemEmbeddings(Dataset):
             dataset = ArrowDataset.from_parquet(str(path))
         else:
             raise InvalidEmbeddingsError(
-                "`path` must be a .safetensors, .npy, .parquet or .arrow file or a saved dataset, "
+                "`path` must be a .safetensors, .npy, .parquet, .arrow, .npz or .csv file or a saved dataset, "
                 f"but is {str(path)!r}."
             )
         items = cls.from_dataset(dataset)
@@ -224,6 +239,30 @@ class ItemEmbeddings(Dataset):
         if isinstance(values, torch.Tensor):
             return values.to("cpu", torch.float32, copy=True)
         return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def cache_file(paths: Sequence[Path], suffix: str) -> Path:
+    """Where `datasets` keeps its own: a name for the contents of files, another one when they change."""
+    from datasets import config
+
+    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = hashlib.sha256(json.dumps(states).encode()).hexdigest()[:32]
+    return Path(config.HF_DATASETS_CACHE) / "forge_hf" / f"{name}{suffix}"
+
+
+def _read_item_emb(paths: Sequence[Path]) -> ItemEmbeddings:
+    from .al_gr_embeddings import read_item_embeddings
+
+    cache = cache_file(paths, ".arrow")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"):  # of all processes that open the files at once, one reads them
+        return ItemEmbeddings.from_file(cache) if cache.exists() else read_item_embeddings(paths, cache)
+
+
+def _open_archive(path: Path) -> ItemEmbeddings:
+    from .al_gr_archives import read_reconstruction_archive
+
+    return read_reconstruction_archive(path, extract_to=cache_file([path], ".npy"))
 
 
 class _MappedTable:

@@ -15,11 +15,14 @@ from datasets import Dataset as ArrowDataset
 from torch.utils.data import Dataset
 
 from ..errors import UnknownItemError
-from .embeddings import ItemEmbeddings
-from .sequences import _load, adjacent_pairs
+from .al_gr import read_origin_behavior
+from .embeddings import ItemEmbeddings, cache_file
+from .exact_csv import read_header, read_texts
+from .malformed import MalformedRows
+from .sequences import _load, _parse, adjacent_pairs, leave_one_out, read_sequences
 
 
-__all__ = ["ItemPairs"]
+__all__ = ["ItemPairs", "find_rows", "like_ids", "read_pairs", "read_table", "read_training_sequences"]
 
 
 class ItemPairs(Dataset):
@@ -118,23 +121,23 @@ class ItemPairs(Dataset):
 
         Args:
             items ([`ItemEmbeddings`]):
-                The items.
+                The items. Not those of an archive, which has its own.
             path (`str` or `os.PathLike`):
-                A `.npy` file of shape `(num_pairs, 2)`, or a `.parquet`, `.json`, `.jsonl`, `.csv`, `.tsv` or `.arrow`
-                file, a folder written by [`~datasets.Dataset.save_to_disk`], or a dataset of the Hub (its `train`
-                split), with two columns.
+                FORGE's `.npz` archive of pairs, as [`read_contrastive_archive`] opens it (a compressed one is unpacked
+                into the cache of `datasets`); a `.npy` file of shape `(num_pairs, 2)`; or a `.parquet`, `.json`,
+                `.jsonl`, `.csv`, `.tsv` or `.arrow` file, a folder written by [`~datasets.Dataset.save_to_disk`], or a
+                dataset of the Hub (its `train` split), with two columns. Ids in CSV are texts. Where those of the file
+                are texts and those of `items` integers, or the other way round, `7` is `"7"`.
 
         Raises:
             `FileNotFoundError`: if there is no such file.
-            `ValueError`: if it has more or fewer columns than two.
+            [`UnknownItemError`]: if a pair names an item that isn't in `items`.
+            [`MalformedRowsError`]: if too many rows of a CSV file are malformed.
+            `ValueError`: if it has more or fewer columns than two, or an id is missing.
         """
-        path = Path(path)
-        if path.suffix == ".npy":
-            return cls(items, np.load(path, mmap_mode="r", allow_pickle=False))
-        table = _load(path).with_format("arrow")[:]
-        if table.num_columns != 2:
-            raise ValueError(f"{path} must have two columns of item ids, but has {table.column_names}.")
-        rows = [_rows_of(items, column.combine_chunks()) for column in table.columns]
+        if Path(path).suffix == ".npz":
+            return _open_archive(Path(path))
+        rows = [_rows_of(items, column) for column in read_pairs(path, items.item_ids)]
         return cls.from_rows(items, np.stack(rows, axis=1))
 
     def _set(self, items: ItemEmbeddings, rows: np.ndarray) -> None:
@@ -161,26 +164,139 @@ class ItemPairs(Dataset):
         return {"embeddings": embeddings, "positives": positives}
 
 
+def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int]) -> list[pa.Array]:
+    """
+    Reads pairs of item ids.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            As in [`ItemPairs.from_file`].
+        item_ids (`Sequence[str]` or `Sequence[int]`):
+            Known ids: those of the file become texts or integers as these are, where both are written alike.
+
+    Returns:
+        `list[pa.Array]`: the left and the right id of each pair.
+
+    Raises:
+        As [`ItemPairs.from_file`], except that items may be unknown.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        pairs = np.load(path, mmap_mode="r", allow_pickle=False)
+        _check_shape(pairs)
+        columns = [pa.array(column) for column in pairs.T]
+    elif path.suffix == ".npz":
+        pairs = _open_archive(path)
+        known = _id_array(pairs.items.item_ids)
+        columns = [known.take(pa.array(rows)) for rows in pairs.rows.T]
+    else:
+        table = read_table(path)
+        if table.num_columns != 2:
+            raise ValueError(f"{path} must have two columns of item ids, but has {table.column_names}.")
+        columns = [column.combine_chunks() for column in table.columns]
+    for ids in columns:
+        if len(ids) == 0 or ids.null_count or not (pa.types.is_integer(ids.type) or _is_text(ids.type)):
+            raise ValueError(
+                f"{path} must have two columns of item ids, strings or integers, none missing; got {len(ids)} of the "
+                f"type {ids.type}, {ids.null_count} missing."
+            )
+    return [like_ids(ids, item_ids) for ids in columns]
+
+
+def read_training_sequences(path: str | os.PathLike) -> ArrowDataset:
+    """
+    Reads what is for training, to take pairs from.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The histories of AL-GR's `origin_behavior`, a CSV file that [`read_origin_behavior`] reads; or what
+            [`read_sequences`] reads, of which [`leave_one_out`] leaves each user's last two items out.
+
+    Returns:
+        [`~datasets.Dataset`] with the columns `user_id` and `items`.
+    """
+    path = Path(path)
+    if ".csv" in path.suffixes[-2:] and "user_history" in read_header(path):
+        histories = read_origin_behavior(path).data.column("history")
+        return ArrowDataset(pa.table({"user_id": np.arange(len(histories)), "items": histories}))
+    return leave_one_out(read_sequences(path))["train"]
+
+
+def read_table(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
+    """
+    Reads a file of any form of [`ItemPairs.from_file`] that has columns. All values of CSV are texts.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        columns (`Sequence[str]`, *optional*):
+            Those to read, by default all.
+
+    Raises:
+        `FileNotFoundError`: if there is no such file.
+        `ValueError`: if it lacks a column.
+        [`MalformedRowsError`]: if too many rows of a CSV file are malformed.
+    """
+    path = Path(path)
+    delimiter = next((sign for kind, sign in ((".csv", ","), (".tsv", "\t")) if kind in path.suffixes[-2:]), None)
+    dataset = _load(path) if delimiter is None else None
+    names = read_header(path, delimiter) if dataset is None else dataset.column_names
+    columns = names if columns is None else list(columns)
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{str(path)!r} lacks the columns {missing}; it has {names}.")
+    if dataset is not None:
+        return dataset.select_columns(columns).with_format("arrow")[:]
+    malformed = MalformedRows(source=str(path))
+    empty = pa.table({name: pa.array([], pa.string()) for name in columns})
+    tables = [batch.table for batch in read_texts(path, columns, malformed, delimiter, title=f"Reading {path.name}")]
+    malformed.report()
+    return pa.concat_tables([empty, *tables])
+
+
+def like_ids(ids: Any, item_ids: Sequence[str] | Sequence[int]) -> pa.Array:
+    """Ids as texts or integers as others are, where each can be written as the other: `7` and `"7"`, not `"007"`."""
+    ids = _id_array(ids)
+    if pa.types.is_integer(ids.type) and not pa.types.is_integer(_id_array(item_ids[:1]).type):
+        return ids.cast(pa.large_string())
+    return _parse(ids) if _is_text(ids.type) and pa.types.is_integer(_id_array(item_ids[:1]).type) else ids
+
+
+def _open_archive(path: Path) -> ItemPairs:
+    from .al_gr_archives import read_contrastive_archive
+
+    return read_contrastive_archive(path, extract_to=cache_file([path], ".npy"))
+
+
 def _check_shape(pairs: np.ndarray) -> None:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
         raise ValueError(f"`pairs` must have shape (num_pairs, 2) with at least one pair, but has {pairs.shape}.")
 
 
 def _rows_of(items: ItemEmbeddings, ids: np.ndarray | pa.Array) -> np.ndarray:
-    """The row of each id, found by a hash table of Arrow's."""
-    known, wanted = _id_array(items.item_ids), _id_array(ids)
+    """The row of each id."""
+    rows = find_rows(items.item_ids, ids)
+    if rows.null_count:
+        missing = _id_array(ids).filter(rows.is_null()).unique()
+        first = ", ".join(repr(item) for item in missing[:5].to_pylist())
+        more = ", …" if len(missing) > 5 else ""
+        raise UnknownItemError(f"{len(missing)} items of the pairs are not in `items`: {first}{more}.")
+    return rows.to_numpy()
+
+
+def find_rows(item_ids: Sequence[str] | Sequence[int], ids: np.ndarray | pa.Array) -> pa.Array:
+    """
+    The place of each id in `item_ids`, found by a hash table of Arrow's; null where it isn't there.
+
+    Raises:
+        [`UnknownItemError`]: if these are texts and those integers, or the other way round.
+    """
+    known, wanted = _id_array(item_ids), _id_array(ids)
     if known.type != wanted.type:
         raise UnknownItemError(
             f"Ids of `items` are {known.type}, such as {known[0].as_py()!r}, but those of the pairs are "
             f"{wanted.type}, such as {wanted[0].as_py()!r}."
         )
-    rows = pc.index_in(wanted, value_set=known)
-    if rows.null_count:
-        missing = wanted.filter(rows.is_null()).unique()
-        first = ", ".join(repr(item) for item in missing[:5].to_pylist())
-        more = ", …" if len(missing) > 5 else ""
-        raise UnknownItemError(f"{len(missing)} items of the pairs are not in `items`: {first}{more}.")
-    return rows.to_numpy()
+    return pc.index_in(wanted, value_set=known)
 
 
 def _id_array(ids: Any) -> pa.Array:

@@ -452,7 +452,8 @@ class SemanticIdCatalog:
         cls, dataset: "Dataset", *, codebook_sizes: Sequence[int], on_collision: str = "keep", **options
     ) -> "SemanticIdCatalog":
         """
-        The inverse of [`~SemanticIdCatalog.to_dataset`], which also reads the files of AL-GR's Item-SID.
+        The inverse of [`~SemanticIdCatalog.to_dataset`], which also takes the files of AL-GR's Item-SID as
+        [`read_item_sids`] reads them.
 
         Rows without codes, which those files have, are left out; one warning says how many.
 
@@ -477,12 +478,22 @@ class SemanticIdCatalog:
         Example:
 
         ```python
-        >>> from datasets import load_dataset
+        >>> import tempfile
+        >>> from pathlib import Path
         >>> from forge_hf import SemanticIdCatalog
+        >>> from forge_hf.data import read_item_sids
 
-        >>> files = "item_info/tiny_item_sid_final.csv"
-        >>> dataset = load_dataset("AL-GR/Item-SID", data_files=files, split="train")  # doctest: +SKIP
-        >>> SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[8192, 8192, 8192])  # doctest: +SKIP
+        >>> path = Path(tempfile.mkdtemp()) / "tiny_item_sid_final.csv"
+        >>> _ = path.write_text("base62_string,codebook_lv1,codebook_lv2\\nNA,0,3\\n1e5,1,2\\n")
+        >>> dataset = read_item_sids(path)  # load_dataset("csv", ...) would take the item NA for a missing value
+        >>> SemanticIdCatalog.from_dataset(dataset, codebook_sizes=[4, 4]).item_ids
+        ['NA', '1e5']
+
+        >>> from huggingface_hub import hf_hub_download
+
+        >>> file = "item_info/tiny_item_sid_final.csv"
+        >>> path = hf_hub_download("AL-GR/AL-GR-Tiny", file, repo_type="dataset")  # doctest: +SKIP
+        >>> SemanticIdCatalog.from_dataset(read_item_sids(path), codebook_sizes=[8192] * 3)  # doctest: +SKIP
         ```
         """
         ids, codes = read_item_sid(dataset, len(codebook_sizes))
