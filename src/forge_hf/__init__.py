@@ -22,7 +22,7 @@ from .generation import (
     semantic_id_beam_search,
 )
 from .hub import push_folder
-from .models import RQVAEConfig, RQVAEModel
+from .models import FSQConfig, FSQModel, OPQConfig, OPQModel, RQVAEConfig, RQVAEModel
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from .tokenization import (
     HistoryEncoder,
@@ -62,10 +62,14 @@ _LAZY = {
 }
 
 __all__ = [
+    "FSQConfig",
+    "FSQModel",
     "ForgeError",
     "GenerativeRetrievalPipeline",
     "HistoryEncoder",
     "ItemEmbeddings",
+    "OPQConfig",
+    "OPQModel",
     "PrefixTable",
     "RQVAEConfig",
     "RQVAEModel",

@@ -4,7 +4,21 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
+from .opq import OPQConfig, OPQModel
 from .rqvae import RQVAEConfig, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 
 
-__all__ = ["RQVAEConfig", "RQVAEEncoderOutput", "RQVAEModel", "RQVAEOutput", "RQVAEPreTrainedModel"]
+__all__ = [
+    "FSQConfig",
+    "FSQModel",
+    "FSQOutput",
+    "FiniteScalarQuantizer",
+    "OPQConfig",
+    "OPQModel",
+    "RQVAEConfig",
+    "RQVAEEncoderOutput",
+    "RQVAEModel",
+    "RQVAEOutput",
+    "RQVAEPreTrainedModel",
+]
