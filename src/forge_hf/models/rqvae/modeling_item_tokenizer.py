@@ -50,12 +50,17 @@ def nearest_codes(rows: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """
     codebook = codebook.to(rows)
     squares = codebook.pow(2).sum(dim=1)
-    scores = torch.addmm(squares, rows, codebook.T, alpha=-2)  # without the rows' own squares, equal for all codes
-    # (n + 3) u |x||y| bounds the error of a sum of n products (Higham, Accuracy and Stability, eq. 3.4).
     longest = squares.max().sqrt()
-    error = (2 * codebook.shape[1] + 8) * torch.finfo(rows.dtype).eps / 2 * longest * (rows.norm(dim=1) + longest)
-    limit = scores.amin(dim=1) + 2 * error
-    return (scores <= limit[:, None]).byte().argmax(dim=1)  # the first of them
+    # (n + 3) u |x||y| bounds the error of a sum of n products (Higham, Accuracy and Stability, eq. 3.4).
+    rounding = (2 * codebook.shape[1] + 8) * torch.finfo(rows.dtype).eps / 2
+    codes = []
+    for block in rows.split(max(1, ENCODE_CHUNK_NUMEL // len(codebook))):
+        scores = torch.addmm(
+            squares, block, codebook.T, alpha=-2
+        )  # without the rows' own squares, equal for all codes
+        limit = scores.amin(dim=1) + 2 * rounding * longest * (block.norm(dim=1) + longest)
+        codes.append((scores <= limit[:, None]).byte().argmax(dim=1))  # the first of them
+    return torch.cat(codes)
 
 
 class ItemTokenizerInputNormalization(nn.Module):
