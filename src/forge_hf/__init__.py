@@ -22,7 +22,16 @@ from .generation import (
     semantic_id_beam_search,
 )
 from .hub import push_folder
-from .models import FSQConfig, FSQModel, OPQConfig, OPQModel, RQVAEConfig, RQVAEModel
+from .models import (
+    FSQConfig,
+    FSQModel,
+    OPQConfig,
+    OPQModel,
+    ResidualKMeansFSQConfig,
+    ResidualKMeansFSQModel,
+    RQVAEConfig,
+    RQVAEModel,
+)
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from .tokenization import (
     HistoryEncoder,
@@ -75,6 +84,8 @@ __all__ = [
     "RQVAEModel",
     "RQVAETrainer",
     "RQVAETrainingArguments",
+    "ResidualKMeansFSQConfig",
+    "ResidualKMeansFSQModel",
     "RetrievalEvaluator",
     "RetrievalResult",
     "RetrievalTrainer",

@@ -6,6 +6,7 @@ They know nothing of item ids, catalogs or tokens.
 
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .opq import OPQConfig, OPQModel
+from .residual_kmeans_fsq import ResidualKMeansFSQConfig, ResidualKMeansFSQModel
 from .rqvae import RQVAEConfig, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 
 
@@ -21,4 +22,6 @@ __all__ = [
     "RQVAEModel",
     "RQVAEOutput",
     "RQVAEPreTrainedModel",
+    "ResidualKMeansFSQConfig",
+    "ResidualKMeansFSQModel",
 ]

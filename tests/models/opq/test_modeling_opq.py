@@ -206,7 +206,7 @@ def test_bad_configs(kwargs, message):
         OPQConfig(input_dim=768, **kwargs)
 
 
-@pytest.mark.parametrize("name", ["kmeans_iterations", "rotation_iterations", "sample_size"])
+@pytest.mark.parametrize("name", ["num_iterations", "rotation_iterations", "sample_size"])
 def test_bad_arguments(name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         OPQModel(OPQConfig(input_dim=4, codebook_sizes=[4, 4])).fit(ItemEmbeddings(torch.randn(50, 4)), **{name: 0})

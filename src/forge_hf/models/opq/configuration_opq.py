@@ -36,9 +36,9 @@ class OPQConfig(ItemTokenizerConfig):
             How dimensions are dealt out to the sub-vectors, whose codes know nothing of each other:
 
             - `"none"`: in order, as in product quantization
-              (https://ieeexplore.ieee.org/document/5432202).
+              (https://doi.org/10.1109/TPAMI.2010.57).
             - `"pca"`: principal components, spread so that the variances of all sub-vectors have about the same
-              product; the parametric form of OPQ (https://ieeexplore.ieee.org/document/6678503), the best rotation if
+              product; the parametric form of OPQ (https://doi.org/10.1109/TPAMI.2013.240), the best rotation if
               items were Gaussian. It costs one pass over the items.
             - `"opq"`: a rotation trained with the codebooks (the same paper's non-parametric form) by faiss, which
               starts from `"pca"`.

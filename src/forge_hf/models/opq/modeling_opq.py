@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ...data.embeddings import ItemEmbeddings
+from ..clustering import POINTS_PER_CENTROID
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
 from ..pca import principal_components
 from ..rqvae.modeling_item_tokenizer import nearest_codes
@@ -14,9 +15,6 @@ from .configuration_opq import OPQConfig
 
 
 __all__ = ["OPQModel"]
-
-# What faiss trains a centroid on: more points cost time and move it little.
-POINTS_PER_CODE = 256
 
 
 class OPQModel(FittedItemTokenizerModel):
@@ -82,7 +80,7 @@ class OPQModel(FittedItemTokenizerModel):
         *,
         seed: int = 0,
         sample_size: int | None = None,
-        kmeans_iterations: int = 25,
+        num_iterations: int = 25,
         rotation_iterations: int = 10,
     ) -> "OPQModel":
         """
@@ -98,7 +96,7 @@ class OPQModel(FittedItemTokenizerModel):
                 Seed of the sample and of k-means.
             sample_size (`int`, *optional*):
                 Number of items to train on. Defaults to 256 for each code of a level.
-            kmeans_iterations (`int`, *optional*, defaults to 25):
+            num_iterations (`int`, *optional*, defaults to 25):
                 Number of k-means iterations of the codebooks.
             rotation_iterations (`int`, *optional*, defaults to 10):
                 Number of turns of the rotation with `rotation="opq"`; the costly part.
@@ -112,10 +110,10 @@ class OPQModel(FittedItemTokenizerModel):
             `ValueError`: if a number is too small.
         """
         config, size = self.config, self.config.codebook_sizes[0]
-        sample_size = POINTS_PER_CODE * size if sample_size is None else sample_size
+        sample_size = POINTS_PER_CENTROID * size if sample_size is None else sample_size
         if sample_size < size:
             raise ValueError(f"`sample_size` must be at least the codes of a level, {size}, but is {sample_size}.")
-        for name, value in (("kmeans_iterations", kmeans_iterations), ("rotation_iterations", rotation_iterations)):
+        for name, value in (("num_iterations", num_iterations), ("rotation_iterations", rotation_iterations)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {value}.")
         self._check_items(items, min_items=size)
@@ -136,7 +134,7 @@ class OPQModel(FittedItemTokenizerModel):
         self.inverse_projection.copy_(inverse)
         progress.update()
         quantizer = _product_quantizer(config, len(sample), seed)
-        quantizer.cp.niter = kmeans_iterations
+        quantizer.cp.niter = num_iterations
         quantizer.train(sample)
         centroids = faiss.vector_to_array(quantizer.centroids).reshape(self.centroids.shape)
         self.centroids.copy_(torch.from_numpy(centroids))
