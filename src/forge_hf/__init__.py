@@ -22,7 +22,18 @@ from .generation import (
     semantic_id_beam_search,
 )
 from .hub import push_folder
-from .models import RQVAEConfig, RQVAEModel
+from .models import (
+    HierarchicalKMeansConfig,
+    HierarchicalKMeansModel,
+    LSHConfig,
+    LSHModel,
+    RandomIdsConfig,
+    RandomIdsModel,
+    ResidualKMeansConfig,
+    ResidualKMeansModel,
+    RQVAEConfig,
+    RQVAEModel,
+)
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from .tokenization import (
     HistoryEncoder,
@@ -64,13 +75,21 @@ _LAZY = {
 __all__ = [
     "ForgeError",
     "GenerativeRetrievalPipeline",
+    "HierarchicalKMeansConfig",
+    "HierarchicalKMeansModel",
     "HistoryEncoder",
     "ItemEmbeddings",
+    "LSHConfig",
+    "LSHModel",
     "PrefixTable",
     "RQVAEConfig",
     "RQVAEModel",
     "RQVAETrainer",
     "RQVAETrainingArguments",
+    "RandomIdsConfig",
+    "RandomIdsModel",
+    "ResidualKMeansConfig",
+    "ResidualKMeansModel",
     "RetrievalEvaluator",
     "RetrievalResult",
     "RetrievalTrainer",

@@ -4,7 +4,28 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
+from .lsh import LSHConfig, LSHModel
+from .random_ids import RandomIdsConfig, RandomIdsModel
+from .residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
 from .rqvae import RQVAEConfig, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
+from .rqvae.modeling_item_tokenizer import ItemTokenizerOutput, ItemTokenizerPreTrainedModel
 
 
-__all__ = ["RQVAEConfig", "RQVAEEncoderOutput", "RQVAEModel", "RQVAEOutput", "RQVAEPreTrainedModel"]
+__all__ = [
+    "HierarchicalKMeansConfig",
+    "HierarchicalKMeansModel",
+    "ItemTokenizerOutput",
+    "ItemTokenizerPreTrainedModel",
+    "LSHConfig",
+    "LSHModel",
+    "RQVAEConfig",
+    "RQVAEEncoderOutput",
+    "RQVAEModel",
+    "RQVAEOutput",
+    "RQVAEPreTrainedModel",
+    "RandomIdsConfig",
+    "RandomIdsModel",
+    "ResidualKMeansConfig",
+    "ResidualKMeansModel",
+]
