@@ -16,8 +16,8 @@ from forge_hf import ItemEmbeddings, SemanticIdCatalog
 from forge_hf.models import FiniteScalarQuantizer, FSQConfig, FSQModel
 from forge_hf.models.fitting import mean_and_std
 
-from ..fitted_common import correlated_rows
 from ..modeling_common import ItemTokenizerTesterMixin
+from ..reconstruction_common import correlated_rows
 
 
 GROUPS = st.lists(st.lists(st.integers(2, 8), min_size=1, max_size=3), min_size=1, max_size=3)

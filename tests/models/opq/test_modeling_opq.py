@@ -16,25 +16,28 @@ from forge_hf import ItemEmbeddings
 from forge_hf.models import OPQConfig, OPQModel
 from forge_hf.models.opq.modeling_opq import _spread_evenly
 
-from ..fitted_common import FittedItemTokenizerTesterMixin, correlated_rows
+from ..reconstruction_common import ReconstructingItemTokenizerTesterMixin, correlated_rows
 
 
-class TestOPQModel(FittedItemTokenizerTesterMixin):
+class TestOPQModel(ReconstructingItemTokenizerTesterMixin):
     model_class = OPQModel
+    lost_weight = "centroids"
 
     def get_config(self):
         return OPQConfig(input_dim=12, codebook_sizes=[16] * 4)
 
 
-class TestPQModel(FittedItemTokenizerTesterMixin):
+class TestPQModel(ReconstructingItemTokenizerTesterMixin):
     model_class = OPQModel
+    lost_weight = "centroids"
 
     def get_config(self):
         return OPQConfig(input_dim=12, codebook_sizes=[32] * 6, rotation="none")
 
 
-class TestWhitenedOPQModel(FittedItemTokenizerTesterMixin):
+class TestWhitenedOPQModel(ReconstructingItemTokenizerTesterMixin):
     model_class = OPQModel
+    lost_weight = "centroids"
 
     def get_config(self):
         return OPQConfig(input_dim=12, codebook_sizes=[32] * 4, pca_dim=8, whiten=True)

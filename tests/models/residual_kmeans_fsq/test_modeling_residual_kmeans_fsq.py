@@ -7,15 +7,20 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from forge_hf import ItemEmbeddings
-from forge_hf.models import ResidualKMeansFSQConfig, ResidualKMeansFSQModel
-from forge_hf.models.residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
+from forge_hf.models import (
+    ResidualKMeansConfig,
+    ResidualKMeansFSQConfig,
+    ResidualKMeansFSQModel,
+    ResidualKMeansModel,
+)
 from forge_hf.semantic_ids.quality import codebook_utilization, collision_rate
 
-from ..fitted_common import FittedItemTokenizerTesterMixin, correlated_rows
+from ..reconstruction_common import ReconstructingItemTokenizerTesterMixin, correlated_rows
 
 
-class TestResidualKMeansFSQModel(FittedItemTokenizerTesterMixin):
+class TestResidualKMeansFSQModel(ReconstructingItemTokenizerTesterMixin):
     model_class = ResidualKMeansFSQModel
+    lost_weight = "kmeans.codebooks"
 
     def get_config(self):
         return ResidualKMeansFSQConfig(input_dim=12, codebook_sizes=[16, 16, 24], fsq_levels=[4, 3, 2])
