@@ -142,9 +142,13 @@ class ItemEmbeddings(Dataset):
                 Row numbers, in the order that the items shall have.
 
         Raises:
+            `TypeError`: if `rows` are not integers: a mask, say.
             `IndexError`: if a row number is not of this table.
         """
-        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+        rows = np.asarray(rows).reshape(-1)
+        if len(rows) > 0 and rows.dtype.kind not in "iu":
+            raise TypeError(f"`rows` must be row numbers, but are {rows.dtype}. Use `mask.nonzero()` for a mask.")
+        rows = rows.astype(np.int64)
         if len(rows) > 0 and not (0 <= rows.min() and rows.max() < len(self)):
             raise IndexError(f"`rows` must be in [0, {len(self)}), but span {rows.min()} to {rows.max()}.")
         return ItemEmbeddings(_SelectedRows(self, rows), [self.item_ids[row] for row in rows.tolist()])

@@ -157,7 +157,7 @@ class OPQModel(FittedItemTokenizerModel):
         scale = variances.clamp(min=floor).sqrt() if config.whiten and floor > 0 else torch.ones_like(variances)
         projection, inverse = axes / scale[:, None], axes.T * scale
         if config.rotation != "none":
-            order = _spread_evenly(variances / scale.pow(2), config.num_levels)
+            order = _spread_evenly(torch.ones_like(variances) if config.whiten else variances, config.num_levels)
             projection, inverse = projection[order], inverse[:, order]
         return mean, projection, inverse
 
