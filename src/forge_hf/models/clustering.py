@@ -122,7 +122,7 @@ def balanced_assignment(
 
     Distances take `O(num_points * num_centroids * dim)` time, once where they fit in memory (1 GB) and for each pass
     where they don't. There are 8 passes for the prices and about 8 for the moves, of `O(num_points * num_centroids)`
-    each.
+    each. A million points of width 384 and 256 centroids take about 20 seconds of one CPU core.
 
     Args:
         points (`torch.Tensor` of shape `(num_points, dim)` or [`ItemEmbeddings`]):
