@@ -2,16 +2,19 @@
 """Item tokenizers that are fitted in one call, without gradients, and what their `fit` needs of an embedding table."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import initialization as init
 
-from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
 from ..errors import InvalidEmbeddingsError
 from .rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, ItemTokenizerPreTrainedModel
 
+
+if TYPE_CHECKING:
+    from ..data import ItemEmbeddings
 
 __all__ = ["FittedItemTokenizerModel", "mean_and_std", "read_rows", "sample_items"]
 
@@ -48,8 +51,10 @@ class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
                 "load a fitted one with `from_pretrained`."
             )
 
-    def _check_items(self, items: ItemEmbeddings, min_items: int = 1) -> None:
+    def _check_items(self, items: "ItemEmbeddings", min_items: int = 1) -> None:
         """Refuses what can't be fitted on, before any work."""
+        from ..data import ItemEmbeddings
+
         if not isinstance(items, ItemEmbeddings):
             raise TypeError(
                 f"`items` must be ItemEmbeddings, but is {type(items).__name__}. "
@@ -63,8 +68,10 @@ class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
         items.validate(expected_dim=self.config.input_dim)
 
 
-def mean_and_std(items: ItemEmbeddings) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_and_std(items: "ItemEmbeddings") -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each dimension over all items, float32 of shape `(dim,)`, in one pass."""
+    from ..data.embeddings import READ_BATCH_SIZE
+
     first = next(items.batches()).double().mean(dim=0)  # near the mean, so that the sums of squares don't cancel
     total, squares = torch.zeros_like(first), torch.zeros_like(first)
     for batch in tqdm(items.batches(), "Measuring items", -(-len(items) // READ_BATCH_SIZE), delay=5):
@@ -76,13 +83,15 @@ def mean_and_std(items: ItemEmbeddings) -> tuple[torch.Tensor, torch.Tensor]:
     return (first + shift).float(), variance.sqrt().float()
 
 
-def read_rows(items: ItemEmbeddings, rows: np.ndarray) -> Iterator[torch.Tensor]:
+def read_rows(items: "ItemEmbeddings", rows: np.ndarray) -> Iterator[torch.Tensor]:
     """The embeddings of increasing row numbers, in batches."""
+    from ..data.embeddings import READ_BATCH_SIZE
+
     for part in np.array_split(rows, -(-len(rows) // READ_BATCH_SIZE)):
         yield items.__getitems__(part)["embeddings"]
 
 
-def sample_items(items: ItemEmbeddings, sample_size: int, seed: int = 0) -> torch.Tensor:
+def sample_items(items: "ItemEmbeddings", sample_size: int, seed: int = 0) -> torch.Tensor:
     """The embeddings of `sample_size` items drawn at random without replacement, in the order of the table."""
     if sample_size >= len(items):
         return items.to_tensor()

@@ -2,6 +2,7 @@
 """Hierarchical k-means model: a tree of clusters, and the way down as the code."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,12 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from ...data.embeddings import ItemEmbeddings
 from ..clustering import POINTS_PER_CENTROID, kmeans
 from ..fitting import FittedItemTokenizerModel, mean_and_std, read_rows
 from ..rqvae.configuration_rqvae import MAX_NUM_WEIGHTS
 from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, nearest_codes
 from .configuration_hierarchical_kmeans import HierarchicalKMeansConfig
+
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 
 class HierarchicalKMeansLevel(nn.Module):
@@ -87,7 +91,7 @@ class HierarchicalKMeansModel(FittedItemTokenizerModel):
         self.post_init()
 
     @torch.no_grad()
-    def fit(self, items: ItemEmbeddings, *, seed: int = 0, num_iterations: int = 20) -> "HierarchicalKMeansModel":
+    def fit(self, items: "ItemEmbeddings", *, seed: int = 0, num_iterations: int = 20) -> "HierarchicalKMeansModel":
         """
         Fits the tree to items: each cluster is divided by a k-means of at most 256 of its items a child, drawn at
         random, and then all items go down one level. Sets `num_nodes` of the config.
@@ -139,12 +143,12 @@ class HierarchicalKMeansModel(FittedItemTokenizerModel):
         self.initialized.fill_(True)
         return self
 
-    def _normalized_batches(self, items: ItemEmbeddings) -> Iterator[torch.Tensor]:
+    def _normalized_batches(self, items: "ItemEmbeddings") -> Iterator[torch.Tensor]:
         for batch in items.batches():
             batch = batch if self.device.type == "mps" else batch.to(self.device)  # MPS has no float64
             yield self.input_normalization(batch.double())
 
-    def _divide(self, items: ItemEmbeddings, rows: np.ndarray, size: int, rng, num_iterations: int) -> torch.Tensor:
+    def _divide(self, items: "ItemEmbeddings", rows: np.ndarray, size: int, rng, num_iterations: int) -> torch.Tensor:
         """Centroids of at most `size` children of the cluster that has the items of increasing numbers `rows`."""
         if len(rows) > POINTS_PER_CENTROID * size:
             rows = np.sort(rng.choice(rows, POINTS_PER_CENTROID * size, replace=False))

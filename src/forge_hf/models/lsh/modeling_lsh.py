@@ -2,14 +2,18 @@
 """LSH model: random hyperplanes, and on which side of each an item lies."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from ...data.embeddings import ItemEmbeddings
 from ..fitting import FittedItemTokenizerModel, mean_and_std
 from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
 from .configuration_lsh import LSHConfig
+
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 
 class LSHModel(FittedItemTokenizerModel):
@@ -21,7 +25,8 @@ class LSHModel(FittedItemTokenizerModel):
 
     Codes decode to the best linear estimate from the sides for isotropic normal embeddings. With unit normals as the
     rows of `W`, and sides `s` of -1 and 1, it is `sqrt(2 / pi) W' C^-1 s`, where `C = 2 / pi arcsin(W W')` is how the
-    sides correlate. Prefixes decode by the planes of their levels. With few planes it's a coarse estimate.
+    sides correlate. Prefixes decode by the planes of their levels. With few planes it's a coarse estimate, and with
+    `input_normalization="none"` one around the origin, which may be worse than the mean item.
 
     Args:
         config ([`LSHConfig`]):
@@ -56,7 +61,7 @@ class LSHModel(FittedItemTokenizerModel):
         self.post_init()
 
     @torch.no_grad()
-    def fit(self, items: ItemEmbeddings, *, seed: int = 0) -> "LSHModel":
+    def fit(self, items: "ItemEmbeddings", *, seed: int = 0) -> "LSHModel":
         """
         Draws the hyperplanes, and measures the input statistics on all items.
 

@@ -1,12 +1,17 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Random IDs: codes that say nothing of the items, by a hash of their embeddings."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
-from ...data.embeddings import ItemEmbeddings
 from ..fitting import FittedItemTokenizerModel
 from .configuration_random_ids import RandomIdsConfig
+
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 
 # Odd 64-bit constants of the splitmix64 generator (Steele et al., Fast splittable pseudorandom number generators).
@@ -51,7 +56,7 @@ class RandomIdsModel(FittedItemTokenizerModel):
         self.post_init()
 
     @torch.no_grad()
-    def fit(self, items: ItemEmbeddings, *, seed: int = 0) -> "RandomIdsModel":
+    def fit(self, items: "ItemEmbeddings", *, seed: int = 0) -> "RandomIdsModel":
         """
         Draws the keys of the hash. The items are only checked.
 

@@ -2,17 +2,21 @@
 """Residual k-means model (RQ-KMeans), also with balanced clusters."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from ...data.embeddings import ItemEmbeddings
 from ..clustering import POINTS_PER_CENTROID, balanced_assignment, balanced_kmeans, kmeans
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
 from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, nearest_codes
 from .configuration_residual_kmeans import ResidualKMeansConfig
+
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 
 class ResidualKMeansCodebook(nn.Module):
@@ -75,7 +79,7 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
     @torch.no_grad()
     def fit(
         self,
-        items: ItemEmbeddings,
+        items: "ItemEmbeddings",
         *,
         seed: int = 0,
         sample_size: int | None = None,
@@ -131,7 +135,7 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
         return self
 
     @torch.no_grad()
-    def balanced_codes(self, items: ItemEmbeddings, *, seed: int = 0) -> torch.Tensor:
+    def balanced_codes(self, items: "ItemEmbeddings", *, seed: int = 0) -> torch.Tensor:
         """
         Codes of a whole table such that each level uses each of its codes equally often, up to one, as in OneRec's
         Algorithm 1. The codes of an item depend on the other items.
@@ -189,7 +193,7 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
 class _Residuals:
     """What goes into a level, of all items, computed anew on every pass."""
 
-    def __init__(self, model: ResidualKMeansModel, items: ItemEmbeddings, codes: torch.Tensor):
+    def __init__(self, model: ResidualKMeansModel, items: "ItemEmbeddings", codes: torch.Tensor):
         self.model, self.items, self.codes = model, items, codes
 
     def __len__(self) -> int:
