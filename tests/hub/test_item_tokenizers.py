@@ -12,8 +12,10 @@ def test_fitted_item_tokenizers_push_and_load(hub, run_python):
         from transformers import AutoModel
         embeddings = torch.randn(100, 12, generator=torch.Generator().manual_seed(0))
         answer = {}
-        for name in ("ResidualKMeans", "HierarchicalKMeans", "LSH", "RandomIds"):
-            config = getattr(forge_hf, f"{name}Config")(input_dim=12, codebook_sizes=[8, 4])
+        others = {"OPQ": {"codebook_sizes": [8, 8]}, "ResidualKMeansFSQ": {"fsq_levels": [2, 2]}}
+        for name in ("ResidualKMeans", "HierarchicalKMeans", "LSH", "RandomIds", *others):
+            options = {"codebook_sizes": [8, 4]} | others.get(name, {})
+            config = getattr(forge_hf, f"{name}Config")(input_dim=12, **options)
             model = getattr(forge_hf, f"{name}Model")(config).fit(forge_hf.ItemEmbeddings(embeddings))
             model.push_to_hub(f"forge/{config.model_type}", private=True)
             back = AutoModel.from_pretrained(f"forge/{config.model_type}")
@@ -27,6 +29,8 @@ def test_fitted_item_tokenizers_push_and_load(hub, run_python):
         "hierarchical_kmeans": ["HierarchicalKMeansModel", True],
         "lsh": ["LSHModel", True],
         "random_ids": ["RandomIdsModel", True],
+        "opq": ["OPQModel", True],
+        "residual_kmeans_fsq": ["ResidualKMeansFSQModel", True],
     }
     for name in loaded:
         assert len(hub.commits(f"forge/{name}")) == 2, "one commit after the repository's first"

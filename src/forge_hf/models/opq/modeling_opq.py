@@ -1,18 +1,22 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Product quantization with a trained rotation. faiss fits it; encoding and decoding are plain torch."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from ...data.embeddings import ItemEmbeddings
 from ..clustering import POINTS_PER_CENTROID
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
 from ..pca import principal_components
 from ..rqvae.modeling_item_tokenizer import nearest_codes
 from .configuration_opq import OPQConfig
 
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 __all__ = ["OPQModel"]
 
@@ -76,7 +80,7 @@ class OPQModel(FittedItemTokenizerModel):
     @torch.no_grad()
     def fit(
         self,
-        items: ItemEmbeddings,
+        items: "ItemEmbeddings",
         *,
         seed: int = 0,
         sample_size: int | None = None,
@@ -143,7 +147,7 @@ class OPQModel(FittedItemTokenizerModel):
         progress.close()
         return self
 
-    def _principal_projection(self, items: ItemEmbeddings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _principal_projection(self, items: "ItemEmbeddings") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean, the matrix that embeddings are multiplied by before any trained rotation, and its inverse."""
         config = self.config
         if config.pca_dim is None and not config.whiten and config.rotation == "none":

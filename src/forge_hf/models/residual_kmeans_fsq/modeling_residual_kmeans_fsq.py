@@ -1,10 +1,11 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Residual k-means whose last level is a grid over the principal components of what is left."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
-from ...data.embeddings import ItemEmbeddings
 from ..clustering import POINTS_PER_CENTROID
 from ..fitting import FittedItemTokenizerModel, sample_items
 from ..fsq.modeling_fsq import FiniteScalarQuantizer
@@ -13,6 +14,9 @@ from ..residual_kmeans.configuration_residual_kmeans import ResidualKMeansConfig
 from ..residual_kmeans.modeling_residual_kmeans import ResidualKMeansModel
 from .configuration_residual_kmeans_fsq import ResidualKMeansFSQConfig
 
+
+if TYPE_CHECKING:
+    from ...data import ItemEmbeddings
 
 __all__ = ["ResidualKMeansFSQModel"]
 
@@ -93,7 +97,7 @@ class ResidualKMeansFSQModel(FittedItemTokenizerModel):
     @torch.no_grad()
     def fit(
         self,
-        items: ItemEmbeddings,
+        items: "ItemEmbeddings",
         *,
         seed: int = 0,
         sample_size: int | None = None,
@@ -124,7 +128,8 @@ class ResidualKMeansFSQModel(FittedItemTokenizerModel):
         """
         self.kmeans.fit(items, seed=seed, sample_size=sample_size, num_iterations=num_iterations)
         sample_size = sample_size or POINTS_PER_CENTROID * max(self.kmeans.config.codebook_sizes)
-        sample = sample_items(items, sample_size, seed).to(self.device)
+        sample = sample_items(items, sample_size, seed)
+        sample = sample if self.device.type == "mps" else sample.to(self.device)  # MPS has no float64
         residuals = [self._kmeans_codes(chunk.double())[1].float() for chunk in self._chunks(sample)]
         mean, variances, axes = principal_components(residuals)
         num_components = len(self.config.fsq_levels)
