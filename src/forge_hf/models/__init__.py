@@ -13,6 +13,7 @@ from .residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
 from .residual_kmeans_fsq import ResidualKMeansFSQConfig, ResidualKMeansFSQModel
 from .rqvae import RQVAEConfig, RQVAEContrastiveLoss, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 from .rqvae.modeling_item_tokenizer import ItemTokenizerOutput, ItemTokenizerPreTrainedModel
+from .rqvae.modeling_neural_item_tokenizer import NeuralItemTokenizerModel
 
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ItemTokenizerPreTrainedModel",
     "LSHConfig",
     "LSHModel",
+    "NeuralItemTokenizerModel",
     "OPQConfig",
     "OPQModel",
     "RQVAEConfig",

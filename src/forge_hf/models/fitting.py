@@ -16,7 +16,7 @@ from .rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, Item
 if TYPE_CHECKING:
     from ..data import ItemEmbeddings
 
-__all__ = ["FittedItemTokenizerModel", "mean_and_std", "read_rows", "sample_items"]
+__all__ = ["FittedItemTokenizerModel", "mean_and_std", "read_rows", "sample_items", "sample_rows"]
 
 
 class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
@@ -91,9 +91,15 @@ def read_rows(items: "ItemEmbeddings", rows: np.ndarray) -> Iterator[torch.Tenso
         yield items.__getitems__(part)["embeddings"]
 
 
+def sample_rows(num_items: int, sample_size: int, seed: int = 0) -> np.ndarray:
+    """At most `sample_size` row numbers drawn at random without replacement, in increasing order."""
+    if sample_size >= num_items:
+        return np.arange(num_items)
+    return np.sort(np.random.default_rng(seed).choice(num_items, sample_size, replace=False))
+
+
 def sample_items(items: "ItemEmbeddings", sample_size: int, seed: int = 0) -> torch.Tensor:
-    """The embeddings of `sample_size` items drawn at random without replacement, in the order of the table."""
+    """The embeddings of [`sample_rows`]."""
     if sample_size >= len(items):
         return items.to_tensor()
-    rows = np.random.default_rng(seed).choice(len(items), sample_size, replace=False)
-    return torch.cat(list(read_rows(items, np.sort(rows))))
+    return torch.cat(list(read_rows(items, sample_rows(len(items), sample_size, seed))))

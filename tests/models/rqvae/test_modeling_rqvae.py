@@ -106,8 +106,8 @@ def test_codes_do_not_depend_on_the_batch_split():
 def test_encode_goes_through_large_inputs_in_chunks(monkeypatch):
     model, embeddings = tiny_model(), rows(200)
     expected = model.encode(embeddings)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODER_CHUNK_NUMEL", 12 * 5)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_item_tokenizer.ENCODE_CHUNK_SIZE", 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_neural_item_tokenizer.ENCODER_CHUNK_NUMEL", 12 * 5)
     monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_BYTES", {"cpu": 100, "other": 100})
     output = model.encode(embeddings)
     assert torch.equal(output.codes, expected.codes)
@@ -404,7 +404,13 @@ def test_files_work_as_remote_code(tmp_path):
     model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
     model.save_pretrained(tmp_path / "model")
     code = {path.name for path in (tmp_path / "model").glob("*.py")}
-    assert code == {"code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
+    modeling = {"modeling_item_tokenizer.py", "modeling_neural_item_tokenizer.py", "modeling_rqvae.py"}
+    assert code == modeling | {
+        "code_assignment.py",
+        "configuration_rqvae.py",
+        "contrastive_loss.py",
+        "quantization.py",
+    }
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
         "import sys, numpy, torch; from transformers import AutoModel;"

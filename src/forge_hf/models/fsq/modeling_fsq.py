@@ -11,8 +11,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, ItemTokenizerPreTrainedModel
-from ..rqvae.modeling_rqvae import RQVAEMLP
+from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
+from ..rqvae.modeling_neural_item_tokenizer import ItemTokenizerMLP, NeuralItemTokenizerModel, reconstruction_loss
 from .configuration_fsq import FSQConfig
 
 
@@ -121,7 +121,7 @@ class FiniteScalarQuantizer(nn.Module):
         return points + (bounded - bounded.detach()), self.indices_to_codes(indices)
 
 
-class FSQModel(ItemTokenizerPreTrainedModel):
+class FSQModel(NeuralItemTokenizerModel):
     r"""
     Finite scalar quantization (https://huggingface.co/papers/2309.15505): an MLP encoder to a few dimensions, each
     rounded to a few values, and a mirrored MLP decoder, trained by reconstruction alone. Groups of dimensions make the
@@ -155,21 +155,16 @@ class FSQModel(ItemTokenizerPreTrainedModel):
         super().__init__(config)
         sizes = [config.input_dim, *config.hidden_sizes, config.latent_dim]
         self.input_normalization = ItemTokenizerInputNormalization(config)
-        self.encoder = RQVAEMLP(config, sizes)
+        self.encoder = ItemTokenizerMLP(config, sizes)
         self.quantizer = FiniteScalarQuantizer(config.fsq_levels)
-        self.decoder = RQVAEMLP(config, sizes[::-1])
+        self.decoder = ItemTokenizerMLP(config, sizes[::-1])
         self.register_buffer("initialized", torch.tensor(False))
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, nn.Linear):
-            init.xavier_normal_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, ItemTokenizerInputNormalization):
-            init.zeros_(module.mean)
-            init.ones_(module.std)
-        elif module is self:
+        super()._init_weights(module)
+        if module is self:
             init.zeros_(module.initialized)
 
     @property
@@ -179,23 +174,9 @@ class FSQModel(ItemTokenizerPreTrainedModel):
 
     @torch.no_grad()
     def set_input_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """
-        Sets the item statistics that `config.input_normalization` uses.
-
-        Args:
-            mean (`torch.Tensor` of shape `(input_dim,)`):
-                Mean of each dimension over the items.
-            std (`torch.Tensor` of shape `(input_dim,)`):
-                Standard deviation of each dimension over the items. A constant dimension (0) is left unscaled.
-        """
-        self.input_normalization.set_statistics(mean, std)
+        """As [`~NeuralItemTokenizerModel.set_input_statistics`]. The model is initialized with that."""
+        super().set_input_statistics(mean, std)
         self.initialized.fill_(True)
-
-    def _encode_width(self) -> int:
-        return max(self.config.input_dim, *self.config.hidden_sizes, self.config.latent_dim)
-
-    def _latents(self, embeddings: torch.Tensor) -> torch.Tensor:
-        return self.encoder(self.input_normalization(embeddings), deterministic=True)
 
     def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         latents = self._latents(embeddings)
@@ -205,11 +186,6 @@ class FSQModel(ItemTokenizerPreTrainedModel):
         points = self.quantizer.to_points(self.quantizer.codes_to_indices(codes))
         points = F.pad(points, (0, self.config.latent_dim - points.shape[1]))
         return self.input_normalization.inverse(self.decoder(points, deterministic=True))
-
-    def _reconstruction_loss(self, decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        if self.config.reconstruction_loss == "cosine":
-            return (1 - F.cosine_similarity(decoded, target, dim=-1)).mean()
-        return (F.mse_loss if self.config.reconstruction_loss == "mse" else F.l1_loss)(decoded, target)
 
     @can_return_tuple
     def forward(self, embeddings: torch.Tensor, return_loss: bool = True) -> FSQOutput:
@@ -236,9 +212,8 @@ class FSQModel(ItemTokenizerPreTrainedModel):
             if self.training:
                 latents = self.encoder(normalized)
                 points, codes = self.quantizer(latents)
-            else:  # as `encode` does; MPS has no float64
-                device = torch.device("cpu") if embeddings.device.type == "mps" else embeddings.device
-                latents = self._latents(embeddings.float().to(device, torch.float64))
+            else:  # as `encode` does
+                latents = self._latents(self._to_float64(embeddings))
                 points, codes = self.quantizer(latents)
                 points, latents = points.float().to(embeddings.device), latents.float().to(embeddings.device)
             decoded = self.decoder(points)
@@ -248,6 +223,8 @@ class FSQModel(ItemTokenizerPreTrainedModel):
                 codes=codes.to(embeddings.device),
             )
             if return_loss:
-                output.reconstruction_loss = self._reconstruction_loss(decoded, normalized)
+                output.reconstruction_loss = reconstruction_loss(
+                    decoded, normalized, self.config.reconstruction_loss, "mean"
+                )
                 output.loss = output.reconstruction_loss
         return output

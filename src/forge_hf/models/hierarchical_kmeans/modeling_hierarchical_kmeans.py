@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from ..clustering import POINTS_PER_CENTROID, kmeans
 from ..fitting import FittedItemTokenizerModel, mean_and_std, read_rows
+from ..rqvae.code_assignment import nearest_codes
 from ..rqvae.configuration_rqvae import MAX_NUM_WEIGHTS
-from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, nearest_codes
+from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
 from .configuration_hierarchical_kmeans import HierarchicalKMeansConfig
 
 

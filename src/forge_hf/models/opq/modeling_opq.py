@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..clustering import POINTS_PER_CENTROID
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
 from ..pca import principal_components
-from ..rqvae.modeling_item_tokenizer import nearest_codes
+from ..rqvae.code_assignment import nearest_codes
 from .configuration_opq import OPQConfig
 
 

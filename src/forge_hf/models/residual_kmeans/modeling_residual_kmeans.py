@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from ..clustering import POINTS_PER_CENTROID, balanced_assignment, balanced_kmeans, kmeans
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
-from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, nearest_codes
+from ..rqvae.code_assignment import nearest_codes
+from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
 from .configuration_residual_kmeans import ResidualKMeansConfig
 
 

@@ -15,7 +15,9 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 
-# Encoding goes through the rows in chunks whose widest intermediate has at most this many numbers (128 MB).
+# Encoding goes through the rows in chunks of at most so many, whose widest intermediate has at most so many numbers
+# (128 MB).
+ENCODE_CHUNK_SIZE = 2**15
 ENCODE_CHUNK_NUMEL = 2**24
 
 
@@ -33,34 +35,6 @@ class ItemTokenizerOutput(ModelOutput):
 
     codes: torch.LongTensor | None = None
     latents: torch.FloatTensor | None = None
-
-
-def nearest_codes(rows: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """
-    The nearest code of each row by Euclidean distance, of shape `(batch_size,)`; the lowest of those equally near.
-
-    Codes whose float64 distances differ by no more than rounding may make them are equally near, so that the answer
-    doesn't depend on the order of summation, and with it on the batch.
-
-    Args:
-        rows (`torch.Tensor` of shape `(batch_size, dim)`):
-            Float64 for exact codes.
-        codebook (`torch.Tensor` of shape `(codebook_size, dim)`):
-            The codes.
-    """
-    codebook = codebook.to(rows)
-    squares = codebook.pow(2).sum(dim=1)
-    longest = squares.max().sqrt()
-    # (n + 3) u |x||y| bounds the error of a sum of n products (Higham, Accuracy and Stability, eq. 3.4).
-    rounding = (2 * codebook.shape[1] + 8) * torch.finfo(rows.dtype).eps / 2
-    codes = []
-    for block in rows.split(max(1, ENCODE_CHUNK_NUMEL // len(codebook))):
-        scores = torch.addmm(
-            squares, block, codebook.T, alpha=-2
-        )  # without the rows' own squares, equal for all codes
-        limit = scores.amin(dim=1) + 2 * rounding * longest * (block.norm(dim=1) + longest)
-        codes.append((scores <= limit[:, None]).byte().argmax(dim=1))  # the first of them
-    return torch.cat(codes)
 
 
 class ItemTokenizerInputNormalization(nn.Module):
@@ -136,8 +110,8 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
     def _check_ready(self) -> None:
         """Raises where the model can't encode or decode yet."""
 
-    def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Codes and, where they aren't the embeddings, latents of float64 rows."""
+    def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Codes and, where they aren't the embeddings, latents of float64 rows; and what else `_encode` asks for."""
         raise NotImplementedError(f"{type(self).__name__} can't encode.")
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -146,7 +120,7 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
 
     def _encode_width(self) -> int:
         """How many numbers a row takes where encoding is widest."""
-        return max(self.config.input_dim, *self.config.codebook_sizes)
+        return self.config.input_dim
 
     def _check_embeddings(self, embeddings: torch.Tensor) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.config.input_dim or len(embeddings) == 0:
@@ -158,7 +132,11 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
             raise ValueError(f"`embeddings` must be floating point, but is {embeddings.dtype}.")
 
     def _check_finite(self, embeddings: torch.Tensor) -> None:
-        bad = (~embeddings.isfinite().all(dim=1)).nonzero()[:, 0]
+        chunks = embeddings.split(ENCODE_CHUNK_SIZE)
+        # A sum is quicker to look at, and finite only if all of its terms are.
+        if all(bool(chunk.sum(dtype=torch.float32).isfinite()) for chunk in chunks):
+            return
+        bad = torch.cat([~chunk.float().isfinite().all(dim=1) for chunk in chunks]).nonzero()[:, 0]
         if len(bad) > 0:
             rows = ", ".join(map(str, bad[:5].tolist())) + (", …" if len(bad) > 5 else "")
             raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
@@ -187,9 +165,29 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
             )
 
     def _chunks(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return embeddings.split(max(1, ENCODE_CHUNK_NUMEL // self._encode_width()))
+        return embeddings.split(max(1, min(ENCODE_CHUNK_SIZE, ENCODE_CHUNK_NUMEL // self._encode_width())))
+
+    @staticmethod
+    def _to_float64(embeddings: torch.Tensor) -> torch.Tensor:
+        """Rows as they are encoded: in float32 about one code in 10^6 would follow the rounding, and so the batch."""
+        device = torch.device("cpu") if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
+        return embeddings.float().to(device, torch.float64)
 
     @torch.no_grad()
+    def _encode(self, embeddings: torch.Tensor, **options) -> list[torch.Tensor | None]:
+        """What `_encode_chunk` gives (with `options`), of rows of any number that are checked first."""
+        self._check_ready()
+        self._check_embeddings(embeddings)
+        self._check_finite(embeddings)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            parts = [self._encode_chunk(self._to_float64(chunk), **options) for chunk in self._chunks(embeddings)]
+            # Codes are int64, and all else is given in float32. What is missing is missing of all chunks.
+            parts = [
+                [None if x is None else (x.float() if x.is_floating_point() else x) for x in part] for part in parts
+            ]
+        columns = zip(*parts, strict=True)
+        return [None if column[0] is None else torch.cat(column).to(embeddings.device) for column in columns]
+
     def encode(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:
         """
         The codes of items.
@@ -209,22 +207,7 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
             `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message
                 gives the rows), or the model has not been fitted.
         """
-        self._check_ready()
-        self._check_embeddings(embeddings)
-        self._check_finite(embeddings)
-        # MPS has no float64.
-        device = torch.device("cpu") if embeddings.device.type == "mps" else embeddings.device
-        codes, latents = [], []
-        with torch.autocast(embeddings.device.type, enabled=False):
-            for chunk in self._chunks(embeddings):
-                chunk_codes, chunk_latents = self._encode_chunk(chunk.float().to(device, torch.float64))
-                codes.append(chunk_codes)
-                if chunk_latents is not None:
-                    latents.append(chunk_latents.float())
-        return ItemTokenizerOutput(
-            codes=torch.cat(codes).to(embeddings.device),
-            latents=torch.cat(latents).to(embeddings.device) if latents else None,
-        )
+        return ItemTokenizerOutput(*self._encode(embeddings))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """
@@ -278,5 +261,4 @@ __all__ = [
     "ItemTokenizerInputNormalization",
     "ItemTokenizerOutput",
     "ItemTokenizerPreTrainedModel",
-    "nearest_codes",
 ]
