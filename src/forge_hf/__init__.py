@@ -39,6 +39,8 @@ from .models import (
     ResidualKMeansModel,
     RQVAEConfig,
     RQVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
 )
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout, semantic_id_quality
 from .tokenization import (
@@ -119,6 +121,8 @@ __all__ = [
     "SemanticIdLogitsProcessor",
     "SemanticIdTokenizer",
     "SyntheticMarket",
+    "VQVAEConfig",
+    "VQVAEModel",
     "add_lora",
     "constrained_beam_search",
     "create_item_tokenizer",

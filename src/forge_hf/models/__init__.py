@@ -14,6 +14,7 @@ from .residual_kmeans_fsq import ResidualKMeansFSQConfig, ResidualKMeansFSQModel
 from .rqvae import RQVAEConfig, RQVAEContrastiveLoss, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
 from .rqvae.modeling_item_tokenizer import ItemTokenizerOutput, ItemTokenizerPreTrainedModel
 from .rqvae.modeling_neural_item_tokenizer import NeuralItemTokenizerModel
+from .vqvae import VQVAEConfig, VQVAEModel
 
 
 __all__ = [
@@ -42,4 +43,6 @@ __all__ = [
     "ResidualKMeansFSQConfig",
     "ResidualKMeansFSQModel",
     "ResidualKMeansModel",
+    "VQVAEConfig",
+    "VQVAEModel",
 ]

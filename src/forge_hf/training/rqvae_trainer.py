@@ -206,7 +206,7 @@ class RQVAETrainer(ForgeTrainer):
         if (self.pairs is None) == self.model.takes_pairs:
             raise ValueError(
                 "`pairs` and a model with a contrastive loss (`contrastive_loss_weight` above 0) go together, but "
-                f"{'the model has one and `pairs` is missing' if self.pairs is None else 'only `pairs` are given'}."
+                f"`pairs` {'is missing and the model has one' if self.pairs is None else 'are given and it has none'}."
             )
         if self.pairs is not None:
             self._get_train_sampler()  # refuses what is too little

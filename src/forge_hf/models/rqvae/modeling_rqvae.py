@@ -123,18 +123,21 @@ class RQVAEModel(RQVAEPreTrainedModel):
     """
 
     has_codebooks = True
-    quantizer_class = RQVAEResidualQuantizer
 
     def __init__(self, config: RQVAEConfig):
         super().__init__(config)
         sizes = [config.input_dim, *config.hidden_sizes, config.codebook_dim]
         self.input_normalization = ItemTokenizerInputNormalization(config)
         self.encoder = ItemTokenizerMLP(config, sizes, residual=config.residual_encoder)
-        self.quantizer = self.quantizer_class(config)
+        self.quantizer = self._make_quantizer(config)
         self.decoder = ItemTokenizerMLP(config, sizes[::-1])
         if config.contrastive_loss_weight > 0:
             self.contrastive_loss = RQVAEContrastiveLoss()
         self.post_init()
+
+    @staticmethod
+    def _make_quantizer(config: RQVAEConfig) -> RQVAEResidualQuantizer:
+        return RQVAEResidualQuantizer(config)
 
     @property
     def takes_pairs(self) -> bool:
