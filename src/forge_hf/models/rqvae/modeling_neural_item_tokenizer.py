@@ -21,6 +21,10 @@ from .modeling_item_tokenizer import ItemTokenizerInputNormalization, ItemTokeni
 ENCODER_CHUNK_NUMEL = 2**18
 
 
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero."""
+
+
 class ItemTokenizerMLP(nn.Module):
     """
     Linear layers with an activation between them, computed in the dtype of the input. With `residual=True` the input
@@ -29,7 +33,8 @@ class ItemTokenizerMLP(nn.Module):
 
     def __init__(self, config, sizes: list[int], residual: bool = False):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        kinds = [nn.Linear] * (len(sizes) - 2) + [ZeroLinear if residual else nn.Linear]
+        self.layers = nn.ModuleList([kind(a, b) for kind, a, b in zip(kinds, sizes[:-1], sizes[1:], strict=True)])
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = config.dropout
         self.sizes, self.residual = sizes, residual
@@ -63,11 +68,12 @@ class NeuralItemTokenizerModel(ItemTokenizerPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, ZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             init.xavier_normal_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, ItemTokenizerMLP) and module.residual:
-            init.zeros_(module.layers[-1].weight)
         elif isinstance(module, ItemTokenizerInputNormalization):
             init.zeros_(module.mean)
             init.ones_(module.std)
