@@ -51,6 +51,22 @@ class TestRQVAEModelContrastive(ItemTokenizerTesterMixin):
         return tiny_config(contrastive_loss_weight=1.0)
 
 
+class TestRQVAEModelResidualSimVQ(ItemTokenizerTesterMixin):
+    model_class = RQVAEModel
+
+    def get_config(self):
+        return tiny_config(codebook_dim=12, residual_encoder=True, codebook_update="simvq")
+
+
+def test_residual_encoder_starts_as_the_identity():
+    model, embeddings = tiny_model(codebook_dim=12, residual_encoder=True, dropout=0.5), rows(50)
+    model.set_input_statistics(embeddings.mean(0), embeddings.std(0))
+    normalized = model.input_normalization(embeddings)
+    assert torch.equal(model.encoder(normalized), normalized)
+    gradients = torch.autograd.grad(model(embeddings).loss, list(model.encoder.layers[-1].parameters()))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
 # -- encode
 
 
@@ -401,7 +417,7 @@ def test_set_codebook():
 
 
 def test_files_work_as_remote_code(tmp_path):
-    model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
+    model, embeddings = tiny_model(contrastive_loss_weight=1.0, codebook_update="simvq"), rows(30)
     model.save_pretrained(tmp_path / "model")
     code = {path.name for path in (tmp_path / "model").glob("*.py")}
     modeling = {"modeling_item_tokenizer.py", "modeling_neural_item_tokenizer.py", "modeling_rqvae.py"}

@@ -117,7 +117,9 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
             )
         self.input_normalization.set_statistics(*mean_and_std(items))
         sample = sample_items(items, sample_size or POINTS_PER_CENTROID * max(sizes), seed).to(self.device)
-        residuals = self.input_normalization(sample)
+        # As items are encoded, and as the latents of an RQ-VAE that starts as the identity.
+        normalized = (self.input_normalization(self._to_float64(chunk)).float() for chunk in self._chunks(sample))
+        residuals = torch.cat(list(normalized)).to(self.device)
         for level, size in enumerate(tqdm(sizes, "Fitting codebooks", delay=5)):
             codebook = self.codebooks[level]
             codebook.scale.fill_(1)

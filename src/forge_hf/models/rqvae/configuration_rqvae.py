@@ -33,7 +33,8 @@ class RQVAEConfig(PreTrainedConfig):
         residual_encoder (`bool`, *optional*, defaults to `False`):
             Whether the encoder adds its input to its output and starts as the identity, as in RQ-KMeans+ (MiniOneRec,
             https://huggingface.co/papers/2510.24431). It needs `codebook_dim` equal to `input_dim`. With codebooks
-            that start from a k-means, the codes before the first step are those of a [`ResidualKMeansModel`].
+            that start from a k-means, the codes before the first step are those of a [`ResidualKMeansModel`] that is
+            fitted with the same seed.
         hidden_act (`str`, *optional*, defaults to `"relu"`):
             Activation of the hidden layers, a key of `transformers.activations.ACT2FN`.
         dropout (`float`, *optional*, defaults to 0.0):
