@@ -11,7 +11,6 @@ import torch
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
 from forge_hf.models.rqvae.code_assignment import sinkhorn_assignment
-from forge_hf.models.rqvae.modeling_rqvae import rotate_to
 
 from ..modeling_common import ItemTokenizerTesterMixin
 
@@ -248,37 +247,6 @@ def test_input_statistics():
 
 
 # -- gradient estimators and assignment
-
-
-def test_rotation_trick():
-    z, q = rows(20, 6).requires_grad_(), rows(20, 6, seed=4)
-    gradient = rows(20, 6, seed=5)
-    out = rotate_to(z, q)
-    assert torch.equal(out, q)
-    out.backward(gradient)
-    for i in range(len(z)):
-        # The rotation in the plane of z and q by the angle between them, built from scratch.
-        a, b = z[i].detach().double(), q[i].double()
-        u = a / a.norm()
-        v = b - b.dot(u) * u
-        v = v / v.norm()
-        cos = b.dot(u) / b.norm()
-        sin = b.dot(v) / b.norm()
-        plane = torch.outer(u, u) + torch.outer(v, v)
-        turn = cos * plane + sin * (torch.outer(v, u) - torch.outer(u, v))
-        rotation = torch.eye(6, dtype=torch.float64) - plane + turn
-        torch.testing.assert_close(rotation @ a * b.norm() / a.norm(), b)
-        expected = b.norm() / a.norm() * rotation.T @ gradient[i].double()
-        torch.testing.assert_close(z.grad[i].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_rotation_trick_of_degenerate_vectors():
-    z = torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 0.0]], requires_grad=True)
-    q = torch.tensor([[1.0, 0.0], [-2.0, -4.0], [0.0, 0.0]])
-    out = rotate_to(z, q)
-    assert torch.equal(out, q)
-    out.sum().backward()
-    assert z.grad.isfinite().all()
 
 
 def test_rotation_trick_changes_the_encoders_gradient_only():
