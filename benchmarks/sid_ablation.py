@@ -14,7 +14,6 @@ unread. What counts is the order of the configurations, not the height of their 
 
 import argparse
 import json
-import time
 from functools import partial
 from pathlib import Path
 
@@ -151,7 +150,6 @@ def run(args: argparse.Namespace) -> None:
         path = args.runs / f"{name.replace(', ', '_').replace(' ', '-')}_seed{args.seed}.json"
         if path.exists():
             continue
-        started = time.perf_counter()
         catalog, decoded = make_catalog(name, embeddings, pairs, args)
         result = {
             "configuration": name,
@@ -159,10 +157,9 @@ def run(args: argparse.Namespace) -> None:
             "codebook_sizes": list(catalog.layout.codebook_sizes),
             "metrics": measure_metrics(catalog, decoded, embeddings, ids, categories),
             "retriever": train_retriever(catalog, splits, args.runs / "retriever", args),
-            "seconds": round(time.perf_counter() - started),
         }
         write_json(path, result)
-        print(name, json.dumps(result["retriever"]), f"{result['seconds']} s", flush=True)
+        print(name, json.dumps(result["retriever"]), flush=True)
 
 
 # What is correlated with the retriever: a name, and how to read it from the metrics of a configuration.

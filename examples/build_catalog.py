@@ -1,6 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """
-Builds the catalog of semantic IDs: item embeddings through an RQ-VAE, or codes that are there already.
+Builds the catalog of semantic IDs: item embeddings through an item tokenizer, or codes that are there already.
 
     python examples/build_catalog.py --rqvae runs/rqvae --embeddings items.parquet --output_dir runs/catalog
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/build_catalog.py --rqvae ...
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
+from transformers import AutoModel, PreTrainedModel
 
 from forge_hf import (
     ItemEmbeddings,
@@ -36,7 +37,7 @@ BATCH_SIZE = 8192
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE")
+    parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE or another item tokenizer")
     parser.add_argument(
         "--embeddings", help=".safetensors, .npy, .parquet, .arrow, FORGE's .npz, AL-GR's .csv, or a folder"
     )
@@ -79,7 +80,7 @@ def main():
         else:
             item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
             items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids)
-            rqvae = RQVAEModel.from_pretrained(args.rqvae)
+            rqvae = AutoModel.from_pretrained(args.rqvae)
         items.validate(expected_dim=rqvae.config.input_dim)
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
         codes = encode(rqvae, items, accelerator)
@@ -109,7 +110,7 @@ def main():
 
 
 @torch.no_grad()
-def encode(rqvae: RQVAEModel, items: ItemEmbeddings, accelerator: Accelerator) -> torch.Tensor:
+def encode(rqvae: PreTrainedModel, items: ItemEmbeddings, accelerator: Accelerator) -> torch.Tensor:
     """Codes of all items, of shape `(num_items, num_levels)`. Each process encodes a share and fills in its rows."""
     rqvae = rqvae.to(accelerator.device).eval()
     codes = torch.zeros(len(items), rqvae.config.num_levels, dtype=torch.int64, device=accelerator.device)

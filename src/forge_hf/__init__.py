@@ -22,7 +22,26 @@ from .generation import (
     semantic_id_beam_search,
 )
 from .hub import push_folder
-from .models import RQVAEConfig, RQVAEModel
+from .models import (
+    FSQConfig,
+    FSQModel,
+    HierarchicalKMeansConfig,
+    HierarchicalKMeansModel,
+    LSHConfig,
+    LSHModel,
+    OPQConfig,
+    OPQModel,
+    RandomIdsConfig,
+    RandomIdsModel,
+    ResidualKMeansConfig,
+    ResidualKMeansFSQConfig,
+    ResidualKMeansFSQModel,
+    ResidualKMeansModel,
+    RQVAEConfig,
+    RQVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
+)
 from .semantic_ids import SemanticIdCatalog, SemanticIdLayout, semantic_id_quality
 from .tokenization import (
     HistoryEncoder,
@@ -68,17 +87,31 @@ _LAZY = {
 }
 
 __all__ = [
+    "FSQConfig",
+    "FSQModel",
     "ForgeError",
     "GenerativeRetrievalPipeline",
+    "HierarchicalKMeansConfig",
+    "HierarchicalKMeansModel",
     "HistoryEncoder",
     "ItemEmbeddings",
     "ItemPairs",
+    "LSHConfig",
+    "LSHModel",
+    "OPQConfig",
+    "OPQModel",
     "PrefixTable",
     "PromptEncoder",
     "RQVAEConfig",
     "RQVAEModel",
     "RQVAETrainer",
     "RQVAETrainingArguments",
+    "RandomIdsConfig",
+    "RandomIdsModel",
+    "ResidualKMeansConfig",
+    "ResidualKMeansFSQConfig",
+    "ResidualKMeansFSQModel",
+    "ResidualKMeansModel",
     "RetrievalEvaluator",
     "RetrievalResult",
     "RetrievalTrainer",
@@ -88,6 +121,8 @@ __all__ = [
     "SemanticIdLogitsProcessor",
     "SemanticIdTokenizer",
     "SyntheticMarket",
+    "VQVAEConfig",
+    "VQVAEModel",
     "add_lora",
     "constrained_beam_search",
     "create_item_tokenizer",

@@ -265,3 +265,20 @@ def test_opening_a_file_does_not_read_it(tmp_path):
         file.seek(-4, 2)
         file.write(np.float32(7).tobytes())
     assert items[999]["embeddings"][-1] == 7
+
+
+def test_select(source):
+    items, expected = source
+    rows = [30, 2, 3, 36, 0]
+    some = items.select(rows)
+    assert len(some) == 5 and some.dim == DIM and list(some.item_ids) == [items.item_ids[row] for row in rows]
+    assert torch.equal(some.to_tensor(), expected[rows])
+    assert torch.equal(torch.cat(list(some.batches(2))), expected[rows])
+    assert torch.equal(some.__getitems__([4, 1])["embeddings"], expected[[0, 2]])
+    assert torch.equal(some.select(np.array([3]))[0]["embeddings"], expected[36])
+    assert some.validate() is some and len(items.select([])) == 0
+    for wrong in (-1, NUM_ITEMS):
+        with pytest.raises(IndexError, match="`rows`"):
+            items.select([wrong])
+    with pytest.raises(TypeError, match="mask"):
+        items.select(np.ones(NUM_ITEMS, dtype=bool))

@@ -77,7 +77,8 @@ RQVAEConfig, RQVAEModel, SemanticIdTokenizer = Config, Model, Tokenizer
 CODE_FILES = [
     "__init__.py", "code.py", "code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py",
     "custom_generate/generate.py",
-    "evil_module.py", "handler.py", "modeling_rqvae.py", "pipeline.py", "setup.py", "sitecustomize.py",
+    "evil_module.py", "handler.py", "modeling_item_tokenizer.py", "modeling_neural_item_tokenizer.py",
+    "modeling_rqvae.py", "pipeline.py", "quantization.py", "setup.py", "sitecustomize.py",
     "tokenization_semantic_id.py",
 ]  # fmt: skip
 
@@ -104,6 +105,7 @@ def create_hostile_repos(hub, saved):
     rqvae, retriever, adapter = (dict(saved[name]) for name in ("rqvae", "retriever", "adapter"))
 
     # As ours, but for what the files do.
+    assert {name for name in rqvae if name.endswith(".py")} < set(CODE_FILES)
     assert {"modeling_rqvae.py", "configuration_rqvae.py", "code_assignment.py"} < rqvae.keys()
     assert "tokenization_semantic_id.py" in retriever
     hub.create("evil/rqvae", rqvae | hostile_code("evil/rqvae"))

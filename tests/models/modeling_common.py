@@ -12,6 +12,7 @@ class ItemTokenizerTesterMixin:
     """Set `model_class`, and `get_config()` returning a tiny config with an `input_dim`."""
 
     model_class = None
+    lost_weight = "encoder"  # how the name of some weight begins
     num_items = 300
 
     def get_config(self):
@@ -71,7 +72,7 @@ class ItemTokenizerTesterMixin:
     def test_missing_weights_are_initialized_and_others_survive(self, model, tmp_path):
         model.save_pretrained(tmp_path)
         state = model.state_dict()
-        lost = next(name for name in state if name.startswith("encoder"))
+        lost = next(name for name in state if name.startswith(self.lost_weight))
         kept = {name: tensor for name, tensor in state.items() if name != lost}
         loaded = self.model_class.from_pretrained(None, config=model.config, state_dict=kept)
         for name, tensor in loaded.state_dict().items():

@@ -200,11 +200,11 @@ def test_bad_input_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(TypeError, match="`pairs` must be ItemPairs, but is list"):
         make_trainer(tmp_path, pairs=[[1, 2]])
     plain = RQVAEModel(RQVAEConfig(input_dim=DIM, hidden_sizes=[], codebook_dim=4, codebook_sizes=[7, 5]))
-    with pytest.raises(ValueError, match="`pairs` are given and `contrastive_loss_weight` is 0.0"):
+    with pytest.raises(ValueError, match="`pairs` are given and it has none"):
         make_trainer(tmp_path, model=plain).train()
     trainer = make_trainer(tmp_path)
     trainer.pairs = None
-    with pytest.raises(ValueError, match="`pairs` is missing and `contrastive_loss_weight` is 0.5"):
+    with pytest.raises(ValueError, match="`pairs` is missing and the model has one"):
         trainer.train()
     with pytest.raises(ValueError, match="`pair_batch_ratio` must be positive, but is 0"):
         make_trainer(tmp_path, pair_batch_ratio=0).train()

@@ -15,7 +15,16 @@ import torch.multiprocessing as mp
 
 from forge_hf.data.embeddings import ItemEmbeddings
 from forge_hf.errors import DuplicateItemError, InvalidEmbeddingsError
-from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
+from forge_hf.models import (
+    FSQConfig,
+    FSQModel,
+    ResidualKMeansConfig,
+    ResidualKMeansModel,
+    RQVAEConfig,
+    RQVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
+)
 from forge_hf.training.rqvae_trainer import RQVAETrainer, RQVAETrainingArguments
 
 
@@ -231,6 +240,85 @@ def test_missing_faiss_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_faiss)
     with pytest.raises(ImportError, match="pip install faiss-cpu"):
         make_trainer(tmp_path).train()
+
+
+# -- other models
+
+
+def make_other(kind):
+    torch.manual_seed(0)
+    sizes = {"input_dim": DIM, "hidden_sizes": [10]}
+    if kind == "fsq":
+        return FSQModel(FSQConfig(**sizes, fsq_levels=[[3, 2], [4], [2, 2]]))
+    update = {"ema": {"codebook_update": "ema", "dead_code_threshold": 0.2}, "simvq": {"codebook_update": "simvq"}}
+    form, update_name = kind.split("-")
+    codebooks = {"codebook_dim": 6, "codebook_sizes": [12] if form == "flat" else SIZES}
+    codebooks["codebook_form"] = "multi" if form == "multi" else "product"
+    return VQVAEModel(VQVAEConfig(**sizes, **codebooks, **update.get(update_name, {})))
+
+
+@pytest.mark.parametrize("kind", ["fsq", "flat-gradient", "product-ema", "multi-simvq"])
+def test_other_models_train_and_resume(tmp_path, kind):
+    items = make_items()
+    trainer = make_trainer(
+        tmp_path / "whole", make_other(kind), items, num_train_epochs=15, learning_rate=1e-2, save_strategy="epoch"
+    )
+    model = trainer.model
+    trainer.initialize_from_data()
+    assert model.is_initialized
+    torch.testing.assert_close(model.input_normalization.mean, items.to_tensor().mean(0))
+    before = trainer.evaluate()
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_reconstruction_loss"] < 0.8 * before["eval_reconstruction_loss"]
+    with torch.no_grad():
+        output = model.eval()(items.to_tensor())
+    assert metrics["eval_loss"] == pytest.approx(output.loss.item(), rel=1e-4)
+    codes = model.encode(items.to_tensor()).codes
+    assert metrics["eval_collision_rate"] == pytest.approx(1 - len(codes.unique(dim=0)) / len(codes))
+    assert ("eval_commitment_loss" in metrics) == (kind != "fsq")
+
+    trainer.save_model()
+    run = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert run["semantic_ids"]["codebook_sizes"] == list(model.config.codebook_sizes)
+    assert run["semantic_ids"]["collision_rate"] == metrics["eval_collision_rate"]
+    assert ("commitment_loss" in run["metrics"][0]["values"]) == (kind != "fsq")
+
+    resumed = make_trainer(tmp_path / "resumed", make_other(kind), items, num_train_epochs=15, learning_rate=1e-2)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-50"))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], tensor, msg=name)
+
+
+def test_kmeans_is_not_asked_of_a_model_without_codebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr(RQVAETrainer, "_kmeans_codebooks", None)
+    make_trainer(tmp_path, make_other("fsq"), ItemEmbeddings(make_items().to_tensor()[:5])).train()
+
+
+def test_models_that_are_fitted_are_refused(tmp_path):
+    model = ResidualKMeansModel(ResidualKMeansConfig(input_dim=DIM, codebook_sizes=SIZES))
+    with pytest.raises(TypeError, match="is ResidualKMeansModel. Item tokenizers with a `fit` need no trainer"):
+        make_trainer(tmp_path, model)
+
+
+@pytest.mark.parametrize("sample_size", [None, 500])
+def test_rq_kmeans_plus_starts_as_residual_kmeans(tmp_path, sample_size):
+    # No clusters, so that many items lie near the boundary of two codes.
+    items = ItemEmbeddings(3 + torch.randn(3000, DIM, generator=torch.Generator().manual_seed(0)))
+    sizes = {"input_dim": DIM, "codebook_sizes": [32, 16, 16]}
+    kmeans = ResidualKMeansModel(ResidualKMeansConfig(**sizes)).fit(items, seed=4, sample_size=sample_size)
+    model = RQVAEModel(RQVAEConfig(**sizes, hidden_sizes=[10], codebook_dim=DIM, residual_encoder=True))
+    trainer = make_trainer(tmp_path, model, items, seed=4, kmeans_sample_size=sample_size, learning_rate=1e-4)
+    trainer.initialize_from_data()
+    codes = kmeans.encode(items.to_tensor()).codes
+    assert torch.equal(model.encode(items.to_tensor()).codes, codes)
+    for level in range(3):
+        assert torch.equal(model.get_codebook(level), kmeans.get_codebook(level))
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+    assert model.encoder.layers[-1].weight.abs().max() > 0  # the identity was where it started
+    assert (model.encode(items.to_tensor()).codes == codes).float().mean() > 0.8
 
 
 def train_as_process(rank, folder, port):

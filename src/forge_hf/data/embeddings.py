@@ -146,6 +146,26 @@ class ItemEmbeddings(Dataset):
         item_ids = dataset[id_column][:] if id_column in dataset.column_names else None
         return cls(_ArrowTable(dataset, embedding_column), item_ids)
 
+    def select(self, rows: Sequence[int]) -> "ItemEmbeddings":
+        """
+        Some of the items, read from the same table: those that occur in training, say.
+
+        Args:
+            rows (`Sequence[int]`):
+                Row numbers, in the order that the items shall have.
+
+        Raises:
+            `TypeError`: if `rows` are not integers: a mask, say.
+            `IndexError`: if a row number is not of this table.
+        """
+        rows = np.asarray(rows).reshape(-1)
+        if len(rows) > 0 and rows.dtype.kind not in "iu":
+            raise TypeError(f"`rows` must be row numbers, but are {rows.dtype}. Use `mask.nonzero()` for a mask.")
+        rows = rows.astype(np.int64)
+        if len(rows) > 0 and not (0 <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"`rows` must be in [0, {len(self)}), but span {rows.min()} to {rows.max()}.")
+        return ItemEmbeddings(_SelectedRows(self, rows), [self.item_ids[row] for row in rows.tolist()])
+
     @property
     def num_items(self) -> int:
         return len(self.item_ids)
@@ -283,6 +303,20 @@ class _MappedTable:
         if isinstance(table, torch.Tensor) and not isinstance(rows, slice):
             rows = torch.from_numpy(rows)
         return table[rows]
+
+
+class _SelectedRows:
+    """Some rows of [`ItemEmbeddings`] as a table."""
+
+    def __init__(self, items: ItemEmbeddings, rows: np.ndarray):
+        self._items, self._rows = items, rows
+        self.shape = (len(rows), items.dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self._items.__getitems__(self._rows[rows])["embeddings"].numpy()
 
 
 class _ArrowTable:

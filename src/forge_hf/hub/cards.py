@@ -34,7 +34,7 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "item_tokenizer": _Kind(
-        "forge_hf", ["semantic-ids", "recommendation", "rq-vae"], "feature-extraction", "feature-extraction"
+        "forge_hf", ["semantic-ids", "recommendation"], "feature-extraction", "feature-extraction"
     ),
     "retriever": _Kind("transformers", _TAGS, "text-generation", "recommendation"),
     "adapter": _Kind("peft", [*_TAGS, "lora"], "text-generation", "recommendation"),
@@ -234,7 +234,7 @@ def _model_metadata(kind: str, context: dict[str, Any]) -> dict[str, Any]:
         pipeline_tag = "text2text-generation"
     metadata: dict[str, Any] = {"library_name": library_name, "pipeline_tag": pipeline_tag, "tags": list(tags)}
     if config.get("model_type"):
-        metadata["tags"].append(config["model_type"])
+        metadata["tags"] += [*(["rq-vae"] if config["model_type"] == "rqvae" else []), config["model_type"]]
     if context["base_model"]:
         relation = "adapter" if kind == "adapter" else "finetune"
         metadata |= {"base_model": context["base_model"], "base_model_relation": relation}

@@ -4,14 +4,45 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
+from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
+from .lsh import LSHConfig, LSHModel
+from .opq import OPQConfig, OPQModel
+from .random_ids import RandomIdsConfig, RandomIdsModel
+from .residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
+from .residual_kmeans_fsq import ResidualKMeansFSQConfig, ResidualKMeansFSQModel
 from .rqvae import RQVAEConfig, RQVAEContrastiveLoss, RQVAEEncoderOutput, RQVAEModel, RQVAEOutput, RQVAEPreTrainedModel
+from .rqvae.modeling_item_tokenizer import ItemTokenizerOutput, ItemTokenizerPreTrainedModel
+from .rqvae.modeling_neural_item_tokenizer import NeuralItemTokenizerModel
+from .vqvae import VQVAEConfig, VQVAEModel
 
 
 __all__ = [
+    "FSQConfig",
+    "FSQModel",
+    "FSQOutput",
+    "FiniteScalarQuantizer",
+    "HierarchicalKMeansConfig",
+    "HierarchicalKMeansModel",
+    "ItemTokenizerOutput",
+    "ItemTokenizerPreTrainedModel",
+    "LSHConfig",
+    "LSHModel",
+    "NeuralItemTokenizerModel",
+    "OPQConfig",
+    "OPQModel",
     "RQVAEConfig",
     "RQVAEContrastiveLoss",
     "RQVAEEncoderOutput",
     "RQVAEModel",
     "RQVAEOutput",
     "RQVAEPreTrainedModel",
+    "RandomIdsConfig",
+    "RandomIdsModel",
+    "ResidualKMeansConfig",
+    "ResidualKMeansFSQConfig",
+    "ResidualKMeansFSQModel",
+    "ResidualKMeansModel",
+    "VQVAEConfig",
+    "VQVAEModel",
 ]

@@ -1,20 +1,21 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training of RQ-VAEs: transformers' Trainer with k-means initialization, pairs of items and metrics of the codes."""
+"""Training of RQ-VAEs and their like: transformers' Trainer with k-means, pairs of items and metrics of the codes."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
-from ..data.embeddings import READ_BATCH_SIZE, ItemEmbeddings
+from ..data.embeddings import ItemEmbeddings
 from ..data.pairs import ItemPairs
 from ..errors import InvalidEmbeddingsError
-from ..models.rqvae import RQVAEContrastiveLoss, RQVAEModel
+from ..models import NeuralItemTokenizerModel
+from ..models.clustering import POINTS_PER_CENTROID, kmeans
+from ..models.fitting import mean_and_std, read_rows, sample_rows
 from ..semantic_ids.quality import (
     codebook_perplexity,
     codebook_utilization,
@@ -27,9 +28,7 @@ from .pair_batches import ItemsAndPairs, ItemsAndPairsSampler
 
 __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
 
-# What faiss trains a centroid on: more points cost time and move it little.
-KMEANS_POINTS_PER_CODE = 256
-LOSS_TERMS = ("reconstruction_loss", "commitment_loss", "codebook_loss", "contrastive_loss")
+EVALUATED_TERMS = ("reconstruction_loss", "commitment_loss")  # of the loss, where a model has them
 
 
 @dataclass(repr=False)
@@ -78,22 +77,24 @@ class RQVAETrainingArguments(ForgeTrainingArguments):
 
 class RQVAETrainer(ForgeTrainer):
     r"""
-    Trains an [`RQVAEModel`] on item embeddings.
+    Trains an [`RQVAEModel`], or another item tokenizer that is trained ([`VQVAEModel`], [`FSQModel`]: whatever follows
+    [`NeuralItemTokenizerModel`]), on item embeddings.
 
     Before the first step, and unless the model has been through it (as after a resume), it measures the input
-    statistics on all training items and initializes each codebook with a k-means (faiss) of what the levels before
-    left over of the encoder's latents. Under distributed training the first process does this for all.
+    statistics on all training items and initializes each codebook, where there are codebooks, with a k-means (faiss)
+    of what the level is given of the encoder's latents: of an RQ-VAE what the levels before left over. Under
+    distributed training the first process does this for all.
 
     With `pairs`, batches of items to reconstruct and batches of pairs to contrast take turns; what doesn't fill a
     batch is left out. Each term of the loss is logged, as the mean over the batches that have it.
 
-    Evaluation reports, beside `eval_loss`, the terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
+    Evaluation reports, beside `eval_loss`, its terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
     codes of the evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`,
     `eval_prefix_collision_rate_{level}` (of the levels up to this one) and `eval_collision_rate`.
 
     Args:
-        model ([`RQVAEModel`]):
-            The model.
+        model ([`NeuralItemTokenizerModel`]):
+            The model: an [`RQVAEModel`], say.
         args ([`RQVAETrainingArguments`]):
             Settings.
         train_dataset ([`ItemEmbeddings`], *optional*):
@@ -107,7 +108,8 @@ class RQVAETrainer(ForgeTrainer):
             Further arguments of `transformers.Trainer`.
 
     Raises:
-        `TypeError`: if a dataset is not [`ItemEmbeddings`], or `pairs` not [`ItemPairs`].
+        `TypeError`: if `model` is not a [`NeuralItemTokenizerModel`], a dataset is not [`ItemEmbeddings`], or `pairs`
+            not [`ItemPairs`].
         `ValueError`: if `args` would round the weights in evaluation.
 
     Example:
@@ -132,7 +134,7 @@ class RQVAETrainer(ForgeTrainer):
 
     def __init__(
         self,
-        model: RQVAEModel,
+        model: NeuralItemTokenizerModel,
         args: RQVAETrainingArguments,
         train_dataset: ItemEmbeddings | None = None,
         eval_dataset: ItemEmbeddings | None = None,
@@ -140,6 +142,11 @@ class RQVAETrainer(ForgeTrainer):
         pairs: ItemPairs | None = None,
         **kwargs: Any,
     ):
+        if not isinstance(model, NeuralItemTokenizerModel):
+            raise TypeError(
+                f"`model` must be an RQVAEModel, VQVAEModel or FSQModel, say, but is {type(model).__name__}. "
+                "Item tokenizers with a `fit` need no trainer."
+            )
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
             if dataset is not None and not isinstance(dataset, ItemEmbeddings):
                 raise TypeError(
@@ -184,7 +191,7 @@ class RQVAETrainer(ForgeTrainer):
         if self.train_dataset is None:
             raise ValueError("`train_dataset` is needed to train.")
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
-        if self.args.kmeans_init and not self.model.is_initialized:
+        if self._needs_kmeans:
             if 0 < len(self.train_dataset) < largest:
                 raise InvalidEmbeddingsError(
                     f"`train_dataset` has {len(self.train_dataset)} items, but the k-means of a codebook of {largest} "
@@ -196,15 +203,14 @@ class RQVAETrainer(ForgeTrainer):
                     f"but is {self.args.kmeans_sample_size}."
                 )
             _import_faiss()
-        if (self.pairs is None) != (config.contrastive_loss_weight == 0):
+        if (self.pairs is None) == self.model.takes_pairs:
             raise ValueError(
-                "`pairs` and a model with a contrastive loss go together, but `pairs` "
-                f"{'is missing' if self.pairs is None else 'are given'} and `contrastive_loss_weight` is "
-                f"{config.contrastive_loss_weight}."
+                "`pairs` and a model with a contrastive loss (`contrastive_loss_weight` above 0) go together, but "
+                f"`pairs` {'is missing and the model has one' if self.pairs is None else 'are given and it has none'}."
             )
         if self.pairs is not None:
             self._get_train_sampler()  # refuses what is too little
-        elif "sinkhorn" in config.level_assignments and not self.args.dataloader_drop_last:
+        elif self.model.needs_full_batches and not self.args.dataloader_drop_last:
             raise ValueError(
                 "`training_assignment='sinkhorn'` spreads each batch over all codes, which a short last batch can't "
                 "fill. Set `dataloader_drop_last=True`."
@@ -216,6 +222,10 @@ class RQVAETrainer(ForgeTrainer):
         self._loss_terms.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    @property
+    def _needs_kmeans(self) -> bool:
+        return self.model.has_codebooks and self.args.kmeans_init and not self.model.is_initialized
+
     @torch.no_grad()
     def initialize_from_data(self) -> None:
         """
@@ -226,8 +236,8 @@ class RQVAETrainer(ForgeTrainer):
             return
         if self.args.process_index == 0:
             if self.model.config.input_normalization != "none":
-                self.model.set_input_statistics(*_mean_and_std(self.train_dataset))
-            if self.args.kmeans_init:
+                self.model.set_input_statistics(*mean_and_std(self.train_dataset))
+            if self._needs_kmeans:
                 self._kmeans_codebooks()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in self.model.state_dict().values():
@@ -261,9 +271,9 @@ class RQVAETrainer(ForgeTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As `transformers.Trainer.compute_loss`, and keeps the terms of the loss for the next log."""
         loss, output = super().compute_loss(model, inputs, True, num_items_in_batch)
-        terms = {name: output[name] for name in LOSS_TERMS if name in output}
+        terms = {name: value for name, value in output.items() if name.endswith("_loss")}
         if "contrastive_terms" in output:
-            names = [f"contrastive_loss_{term}" for term in RQVAEContrastiveLoss.terms]
+            names = [f"contrastive_loss_{term}" for term in self.model.contrastive_loss.terms]
             terms |= dict(zip(names, output["contrastive_terms"], strict=True))
         for name, value in terms.items():
             total, number = self._loss_terms.get(name, (0, 0))
@@ -288,8 +298,8 @@ class RQVAETrainer(ForgeTrainer):
         """As `transformers.Trainer.evaluate`."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         items = self.eval_dataset if eval_dataset is None else eval_dataset
-        names = ("loss", "reconstruction_loss", "commitment_loss", "collision_rate")
-        scores = {name: metrics[f"{metric_key_prefix}_{name}"] for name in names}
+        names = {name: f"{metric_key_prefix}_{name}" for name in ("loss", *EVALUATED_TERMS, "collision_rate")}
+        scores = {name: metrics[key] for name, key in names.items() if key in metrics}
         self.keep_scores(
             "items" if metric_key_prefix == "eval" else metric_key_prefix, scores, len(items), "all items"
         )
@@ -317,39 +327,26 @@ class RQVAETrainer(ForgeTrainer):
         return super().describe_run() | {"semantic_ids": sizes | self._code_facts.get(self.weights_step, {})}
 
     def _kmeans_codebooks(self) -> None:
-        faiss = _import_faiss()
         sizes, items = self.model.config.codebook_sizes, self.train_dataset
-        sample_size = min(len(items), self.args.kmeans_sample_size or KMEANS_POINTS_PER_CODE * max(sizes))
-        rng = np.random.default_rng(self.args.seed)
-        sample = np.sort(rng.choice(len(items), sample_size, replace=False))
-        parts = np.array_split(sample, -(-sample_size // READ_BATCH_SIZE))
-        batches = (items.__getitems__(part)["embeddings"].to(self.args.device) for part in parts)
-        residuals = torch.cat([self.model.get_latents(batch).cpu() for batch in batches])
-        for level, size in enumerate(tqdm(sizes, "Initializing codebooks", disable=self.args.disable_tqdm)):
-            kmeans = faiss.Kmeans(
-                residuals.shape[1],
-                size,
-                niter=self.args.kmeans_iterations,
-                seed=self.args.seed + level,
-                min_points_per_centroid=1,
-                max_points_per_centroid=sample_size,  # all of the sample
-            )
-            kmeans.train(residuals.numpy())
-            centroids = torch.from_numpy(kmeans.centroids)
-            self.model.set_codebook(level, centroids)
-            nearest = torch.from_numpy(kmeans.index.search(residuals.numpy(), 1)[1][:, 0])
-            residuals = residuals - centroids[nearest]
+        sample_size = self.args.kmeans_sample_size or POINTS_PER_CENTROID * max(sizes)
+        parts = read_rows(items, sample_rows(len(items), sample_size, self.args.seed))
+        latents = torch.cat([self.model.get_latents(part.to(self.args.device)).cpu() for part in parts])
+        with tqdm(total=len(sizes), desc="Initializing codebooks", disable=self.args.disable_tqdm) as progress:
+
+            def cluster(points: torch.Tensor, size: int, level: int) -> torch.Tensor:
+                progress.update()
+                return kmeans(points, size, seed=self.args.seed + level, num_iterations=self.args.kmeans_iterations)
+
+            self.model.initialize_codebooks(latents, cluster)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Keeps of the outputs what the metrics need: the codes (as labels) and the two terms of the loss."""
+        """Keeps of the outputs what the metrics need: the codes (as labels) and terms of the loss."""
         with torch.no_grad():
             output = model(**self._prepare_inputs(inputs))
-        batch_size = len(output.codes)
-        terms = (output.reconstruction_loss.repeat(batch_size), output.commitment_loss.repeat(batch_size))
+        terms = {name: output[name].repeat(len(output.codes)) for name in EVALUATED_TERMS if name in output}
         return output.loss, terms, output.codes
 
     def _code_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        reconstruction_loss, commitment_loss = prediction.predictions
         codes = torch.as_tensor(prediction.label_ids)
         sizes = self.model.config.codebook_sizes
         by_level = {
@@ -358,8 +355,7 @@ class RQVAETrainer(ForgeTrainer):
             "prefix_collision_rate": prefix_collision_rates(codes),
         }
         return {
-            "reconstruction_loss": float(reconstruction_loss.mean()),
-            "commitment_loss": float(commitment_loss.mean()),
+            **{name: float(values.mean()) for name, values in prediction.predictions.items()},
             "collision_rate": float(collision_rate(codes)),
             **{f"{name}_{level}": float(v) for name, values in by_level.items() for level, v in enumerate(values)},
         }
@@ -373,19 +369,6 @@ class _InitializeFromData(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.initialize_from_data()
-
-
-def _mean_and_std(items: ItemEmbeddings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each dimension, in one pass."""
-    first = next(items.batches()).double().mean(dim=0)  # near the mean, so that the sums of squares don't cancel
-    total, squares = torch.zeros_like(first), torch.zeros_like(first)
-    for batch in items.batches():
-        centered = batch.double() - first
-        total += centered.sum(dim=0)
-        squares += centered.pow(2).sum(dim=0)
-    shift = total / len(items)
-    variance = (squares / len(items) - shift.pow(2)).clamp(min=0)
-    return (first + shift).float(), variance.sqrt().float()
 
 
 def _import_faiss():

@@ -163,7 +163,7 @@ def test_candidates_of_encode(monkeypatch):
         output.candidate_distances.double().numpy(), np.sort(distances, axis=1), rtol=1e-6, atol=0
     )
 
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_item_tokenizer.ENCODE_CHUNK_SIZE", 17)
     monkeypatch.setattr(code_assignment, "BLOCK_BYTES", {"cpu": 100, "other": 100})
     few = model.encode(embeddings.half().float(), num_candidates=6)
     assert torch.equal(few.candidates, model.encode(embeddings.half(), num_candidates=50).candidates[:, :6])

@@ -54,6 +54,13 @@ def test_values_out_of_range(field, value):
         RQVAEConfig(**{field: value})
 
 
+def test_fields_that_do_not_go_together():
+    with pytest.raises(StrictDataclassError, match="`residual_encoder` needs `codebook_dim` to be `input_dim`, 768"):
+        RQVAEConfig(residual_encoder=True)
+    with pytest.raises(StrictDataclassError, match="`dead_code_threshold` must be 0"):
+        RQVAEConfig(codebook_update="simvq", dead_code_threshold=0.1)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

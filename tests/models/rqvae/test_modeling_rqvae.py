@@ -11,7 +11,6 @@ import torch
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel
 from forge_hf.models.rqvae.code_assignment import sinkhorn_assignment
-from forge_hf.models.rqvae.modeling_rqvae import rotate_to
 
 from ..modeling_common import ItemTokenizerTesterMixin
 
@@ -49,6 +48,22 @@ class TestRQVAEModelContrastive(ItemTokenizerTesterMixin):
 
     def get_config(self):
         return tiny_config(contrastive_loss_weight=1.0)
+
+
+class TestRQVAEModelResidualSimVQ(ItemTokenizerTesterMixin):
+    model_class = RQVAEModel
+
+    def get_config(self):
+        return tiny_config(codebook_dim=12, residual_encoder=True, codebook_update="simvq")
+
+
+def test_residual_encoder_starts_as_the_identity():
+    model, embeddings = tiny_model(codebook_dim=12, residual_encoder=True, dropout=0.5), rows(50)
+    model.set_input_statistics(embeddings.mean(0), embeddings.std(0))
+    normalized = model.input_normalization(embeddings)
+    assert torch.equal(model.encoder(normalized), normalized)
+    gradients = torch.autograd.grad(model(embeddings).loss, list(model.encoder.layers[-1].parameters()))
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
 # -- encode
@@ -106,8 +121,8 @@ def test_codes_do_not_depend_on_the_batch_split():
 def test_encode_goes_through_large_inputs_in_chunks(monkeypatch):
     model, embeddings = tiny_model(), rows(200)
     expected = model.encode(embeddings)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODE_CHUNK_SIZE", 17)
-    monkeypatch.setattr("forge_hf.models.rqvae.modeling_rqvae.ENCODER_CHUNK_NUMEL", 12 * 5)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_item_tokenizer.ENCODE_CHUNK_SIZE", 17)
+    monkeypatch.setattr("forge_hf.models.rqvae.modeling_neural_item_tokenizer.ENCODER_CHUNK_NUMEL", 12 * 5)
     monkeypatch.setattr("forge_hf.models.rqvae.code_assignment.BLOCK_BYTES", {"cpu": 100, "other": 100})
     output = model.encode(embeddings)
     assert torch.equal(output.codes, expected.codes)
@@ -232,37 +247,6 @@ def test_input_statistics():
 
 
 # -- gradient estimators and assignment
-
-
-def test_rotation_trick():
-    z, q = rows(20, 6).requires_grad_(), rows(20, 6, seed=4)
-    gradient = rows(20, 6, seed=5)
-    out = rotate_to(z, q)
-    assert torch.equal(out, q)
-    out.backward(gradient)
-    for i in range(len(z)):
-        # The rotation in the plane of z and q by the angle between them, built from scratch.
-        a, b = z[i].detach().double(), q[i].double()
-        u = a / a.norm()
-        v = b - b.dot(u) * u
-        v = v / v.norm()
-        cos = b.dot(u) / b.norm()
-        sin = b.dot(v) / b.norm()
-        plane = torch.outer(u, u) + torch.outer(v, v)
-        turn = cos * plane + sin * (torch.outer(v, u) - torch.outer(u, v))
-        rotation = torch.eye(6, dtype=torch.float64) - plane + turn
-        torch.testing.assert_close(rotation @ a * b.norm() / a.norm(), b)
-        expected = b.norm() / a.norm() * rotation.T @ gradient[i].double()
-        torch.testing.assert_close(z.grad[i].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_rotation_trick_of_degenerate_vectors():
-    z = torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 0.0]], requires_grad=True)
-    q = torch.tensor([[1.0, 0.0], [-2.0, -4.0], [0.0, 0.0]])
-    out = rotate_to(z, q)
-    assert torch.equal(out, q)
-    out.sum().backward()
-    assert z.grad.isfinite().all()
 
 
 def test_rotation_trick_changes_the_encoders_gradient_only():
@@ -401,10 +385,16 @@ def test_set_codebook():
 
 
 def test_files_work_as_remote_code(tmp_path):
-    model, embeddings = tiny_model(contrastive_loss_weight=1.0), rows(30)
+    model, embeddings = tiny_model(contrastive_loss_weight=1.0, codebook_update="simvq"), rows(30)
     model.save_pretrained(tmp_path / "model")
     code = {path.name for path in (tmp_path / "model").glob("*.py")}
-    assert code == {"code_assignment.py", "configuration_rqvae.py", "contrastive_loss.py", "modeling_rqvae.py"}
+    modeling = {"modeling_item_tokenizer.py", "modeling_neural_item_tokenizer.py", "modeling_rqvae.py"}
+    assert code == modeling | {
+        "code_assignment.py",
+        "configuration_rqvae.py",
+        "contrastive_loss.py",
+        "quantization.py",
+    }
     np.save(tmp_path / "rows.npy", embeddings.numpy())
     script = (
         "import sys, numpy, torch; from transformers import AutoModel;"

@@ -30,6 +30,11 @@ class RQVAEConfig(PreTrainedConfig):
             Width of the latent vectors and of the codebook entries.
         codebook_sizes (`list[int]`, *optional*, defaults to `[256, 256, 256]`):
             Number of codes of each level. Levels may differ.
+        residual_encoder (`bool`, *optional*, defaults to `False`):
+            Whether the encoder adds its input to its output and starts as the identity, as in RQ-KMeans+ (MiniOneRec,
+            https://huggingface.co/papers/2510.24431). It needs `codebook_dim` equal to `input_dim`. With codebooks
+            that start from a k-means, the codes before the first step are those of a [`ResidualKMeansModel`] that is
+            fitted with the same seed.
         hidden_act (`str`, *optional*, defaults to `"relu"`):
             Activation of the hidden layers, a key of `transformers.activations.ACT2FN`.
         dropout (`float`, *optional*, defaults to 0.0):
@@ -62,7 +67,9 @@ class RQVAEConfig(PreTrainedConfig):
             rescaled from the quantized vector to the latent (`"rotation_trick"`,
             https://huggingface.co/papers/2410.06424).
         codebook_update (`str`, *optional*, defaults to `"gradient"`):
-            `"gradient"`, or `"ema"` for exponential moving averages of the assigned residuals.
+            `"gradient"`, `"ema"` for exponential moving averages of the assigned residuals, or `"simvq"` for fixed
+            codes times a linear map that is learned, which moves all of them together
+            (https://huggingface.co/papers/2411.02038).
         ema_decay (`float`, *optional*, defaults to 0.99):
             Decay of the moving averages (of code usage in either mode, of the codes themselves with `"ema"`).
         ema_epsilon (`float`, *optional*, defaults to 1e-05):
@@ -102,6 +109,7 @@ class RQVAEConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (512, 256, 128)
     codebook_dim: int = 32
     codebook_sizes: list[int] | tuple[int, ...] = (256, 256, 256)
+    residual_encoder: bool = False
     hidden_act: str = "relu"
     dropout: float | int = 0.0
     input_normalization: Literal["none", "center", "standardize"] = "center"
@@ -111,7 +119,7 @@ class RQVAEConfig(PreTrainedConfig):
     reconstruction_loss: Literal["mse", "l1", "cosine"] = "mse"
     contrastive_loss_weight: float | int = 0.0
     gradient_estimator: Literal["straight_through", "rotation_trick"] = "straight_through"
-    codebook_update: Literal["gradient", "ema"] = "gradient"
+    codebook_update: Literal["gradient", "ema", "simvq"] = "gradient"
     ema_decay: float = 0.99
     ema_epsilon: float = 1e-5
     training_assignment: str | list[str] | tuple[str, ...] = "nearest"
@@ -161,6 +169,11 @@ class RQVAEConfig(PreTrainedConfig):
                 f"{num_weights:,} weights in {len(self.codebook_sizes):,} levels; at most {MAX_NUM_WEIGHTS:,} in "
                 f"{MAX_NUM_LEVELS} are supported."
             )
+        if self.residual_encoder and self.codebook_dim != self.input_dim:
+            raise ValueError(
+                f"`residual_encoder` needs `codebook_dim` to be `input_dim`, {self.input_dim}, "
+                f"but it is {self.codebook_dim}."
+            )
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, but is {self.hidden_act!r}.")
         if not 0 <= self.dropout < 1:
@@ -176,6 +189,11 @@ class RQVAEConfig(PreTrainedConfig):
         if not 0 <= self.dead_code_threshold < 1:
             raise ValueError(
                 "`dead_code_threshold` is a fraction of an even share and must be in [0, 1), "
+                f"but is {self.dead_code_threshold}."
+            )
+        if self.dead_code_threshold > 0 and self.codebook_update == "simvq":
+            raise ValueError(
+                "`dead_code_threshold` must be 0 with `codebook_update='simvq'`, whose codes move together, "
                 f"but is {self.dead_code_threshold}."
             )
         assignments = self.level_assignments
