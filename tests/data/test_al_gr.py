@@ -31,7 +31,7 @@ from forge_hf.errors import CorruptFileError, InvalidSequencesError, MalformedRo
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "al_gr_sample"
 # Base-62 ids that readers which guess types take for numbers, truth values or nothing.
 TRAPS = ["007", "123", "1e5", "NA", "null", "True", "nan", "NULL", "None", "inf", "0x1", "00", "1E400", "false", "1_0"]
-ids = st.one_of(st.sampled_from(TRAPS), st.text(st.characters(codec="utf-8", exclude_characters=";"), min_size=1))
+ids = st.one_of(st.sampled_from(TRAPS), st.text(st.characters(codec="utf-8", exclude_characters=";\r\n"), min_size=1))
 folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
 
@@ -86,6 +86,23 @@ def test_malformed_rows_are_named_by_line(tmp_path, monkeypatch, block_size):
     assert sorted(line for line, _ in malformed.first) == wrong
     with pytest.raises(MalformedRowsError, match="line 5: not 2 values"):
         read_origin_behavior(path)
+
+
+@pytest.mark.parametrize("block_size", [256, 1 << 20])
+@pytest.mark.parametrize("stray", ['a;b,"c', '"a;b,c', 'a,"b\r', '"a;b,c,d'])
+@pytest.mark.parametrize("other", [None, 'a,"b', '"x,b'])
+def test_a_stray_quote_is_refused_instead_of_swallowing_rows(tmp_path, monkeypatch, block_size, stray, other):
+    monkeypatch.setattr(exact_csv, "BLOCK_SIZE", block_size)
+    lines = ["user_history,target_item,more", *(f"a{row},b," for row in range(300))]
+    lines[40], lines[10] = f"{stray},", "too few"
+    if other:
+        lines[45] = f"{other},"
+    malformed = MalformedRows(max_rate=0.5)
+    with pytest.raises(CorruptFileError, match="a quote that isn't closed in its line, 41|can't be read as CSV"):
+        read_origin_behavior(write(tmp_path / "b.csv", "\n".join(lines) + "\n"), malformed=malformed)
+    lines[40] = 'a,b,"unread'  # in a column that isn't asked for
+    with pytest.raises(CorruptFileError, match="line, 41|can't be read as CSV"):
+        read_origin_behavior(write(tmp_path / "b.csv", "\n".join(lines) + "\n"), malformed=malformed)
 
 
 def test_reading_stops_early(tmp_path, monkeypatch):
