@@ -86,6 +86,23 @@ def test_every_row_once_an_epoch(files, num_processes, num_workers, buffer_size)
     assert seen == [Counter(range(157))] * 2
 
 
+@pytest.mark.parametrize("buffer_size", [0, 16])
+def test_a_stream_that_was_cut(files, buffer_size):
+    rows = stream(*files)
+    streams = {
+        range(120): rows.take(120),
+        range(30, 157): rows.skip(30).map(lambda row: row),
+        range(20, 90): rows.shuffle(buffer_size=1).skip(20).take(70).filter(lambda row: True),
+    }
+    for expected, cut in streams.items():
+        seen = Counter()
+        for process in range(2):
+            seen.update(numbers(PromptStream(cut, ENCODER, buffer_size, 3, process, 2).epoch(0)))
+        assert sum(seen.values()) == len(expected) and max(seen.values()) == 1
+        if expected != range(20, 90):  # files shuffled before
+            assert seen == Counter(expected)
+
+
 def make_trainer(files, folder, **settings):
     torch.manual_seed(0)
     codes = [[number // 20, number % 20] for number in range(400)]
