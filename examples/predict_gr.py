@@ -25,7 +25,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, load_dataset
 
 from forge_hf import SemanticIdCatalog, create_retriever, load_retriever
-from forge_hf.data import SyntheticMarket, leave_one_out, normalize_text_rows, read_text_rows
+from forge_hf.data import MalformedRows, SyntheticMarket, leave_one_out, normalize_text_rows, read_text_rows
 from forge_hf.evaluation import hit_rate_of_predictions, predict_to_jsonl
 from forge_hf.tokenization import PromptEncoder
 
@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=16, help="rows that a process searches at once")
     parser.add_argument("--max_source_length", type=int, default=1024, help="tokens of a prompt")
     parser.add_argument("--ks", type=int, nargs="+", default=[20, 100, 500, 1000])
+    parser.add_argument("--max_malformed_rate", type=float, default=0.01, help="share of bad rows that stops the run")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="an untrained model on a generated market")
     args = parser.parse_args()
@@ -86,6 +87,7 @@ def main():
     predict_to_jsonl(
         model, tokenizer, catalog, rows, args.output,
         num_beams=num_beams, batch_size=args.batch_size, encoder=encoder,
+        malformed=MalformedRows(max_rate=args.max_malformed_rate, source="the test rows"),
     )  # fmt: skip
 
     # 3. FORGE's hit rates.
