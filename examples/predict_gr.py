@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from forge_hf import SemanticIdCatalog, create_retriever, load_retriever
-from forge_hf.data import MalformedRows, SyntheticMarket, leave_one_out, normalize_text_rows, read_text_rows
+from forge_hf.data import MalformedRows, SyntheticMarket, leave_one_out, read_text_rows
 from forge_hf.evaluation import hit_rate_of_predictions, predict_to_jsonl
 from forge_hf.tokenization import PromptEncoder
 
@@ -73,11 +73,7 @@ def main():
     else:
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         model, tokenizer, catalog = load_retriever(args.model, dtype=dtype)
-        if args.data_file:  # `na_filter`: "NA" is an item, too
-            rows = load_dataset(args.rows, data_files=args.data_file, split="train", na_filter=False)
-            rows = normalize_text_rows(rows)
-        else:
-            rows = read_text_rows(args.rows)
+        rows = read_text_rows(f"hf://datasets/{args.rows}/{args.data_file}" if args.data_file else args.rows)
     model.to(accelerator.device).eval()
 
     # 2. Predict; every process takes its share.

@@ -137,6 +137,7 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     rows = [(f"clicked: {texts[i - 1]}{texts[i]}", (i + 1) % 16) for i in range(16)]
     train = ["system,user,answer", *(f"you recommend,{user},{texts[answer]}" for user, answer in rows * 8)]
     test = ["system,user,answer", *(f"you recommend,{user},{items[answer]};nobody" for user, answer in rows)]
+    train.insert(100, train[1] + ",one value too many")  # counted, and left out
     (tmp_path / "train.csv").write_text("\n".join(train))
     (tmp_path / "test.csv").write_text("\n".join(test))
     run(

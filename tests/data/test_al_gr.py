@@ -2,6 +2,7 @@
 """AL-GR's files: what is written is read again, exactly, and as other readers see it."""
 
 import csv
+import gzip
 import json
 import math
 from pathlib import Path
@@ -132,6 +133,10 @@ def test_item_sids_round_trip(tmp_path, data):
 
     write_inferred_sids(dataset, tmp_path / "inferred.csv")
     known = {item: row for item, row in items.items() if row is not None}
+    if known:  # an item without codes has an empty text
+        texts = {item: "" if row is None else ",".join(map(str, row)) for item, row in items.items()}
+        exact_csv.write_texts(tmp_path / "whole.csv", ["item_id", "SID"], [texts.items()])
+        assert read_item_sids(tmp_path / "whole.csv").to_dict() == columns
     with open(tmp_path / "inferred.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[1:] == [[item, ",".join(map(str, row))] for item, row in known.items()]
     inferred = read_item_sids(tmp_path / "inferred.csv").to_dict()
@@ -197,6 +202,27 @@ def test_text_rows_of_every_form(tmp_path):
         read_text_rows(write(tmp_path / "other.csv", "a,b\n1,2\n"))
     with pytest.raises(FileNotFoundError):
         read_text_rows(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_rows_with_too_many_values_keep_their_place(tmp_path, packed):
+    lines = ["system,user,answer", "s,u,a,b", *(f"s,u{row},a{row}" for row in range(200))]
+    lines[50], lines[60], lines[70], lines[80] = "s,u,v,a,b,c,d", "s", "", "s,u,a,"
+    text = "\n".join(lines) + "\n"
+    path = write(tmp_path / "rows.csv", text)
+    if packed:
+        path = tmp_path / "rows.csv.gz"
+        path.write_bytes(gzip.compress(text.encode()))
+    expected = [dict(zip(["system", "user", "answer"], line.split(","), strict=False)) for line in lines[1:]]
+    for line in (1, 50, 60, 80):
+        expected[line - 1] = {"system": "", "user": "", "answer": ""}
+    del expected[69]
+    assert read_text_rows(path).to_list() == expected
+    assert list(read_text_rows(path, streaming=True)) == expected
+    assert list(read_text_rows(path.as_uri(), streaming=True)) == expected
+    path.unlink()
+    write(tmp_path / "rows.csv", "user,answer\nu,a\n")  # not what was read before
+    assert read_text_rows(tmp_path / "rows.csv").to_list() == [{"user": "u", "answer": "a"}]
 
 
 def test_normalize_text_rows_of_a_stream_that_has_no_features():

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,20 +43,24 @@ class TextBatch(NamedTuple):
         return TextBatch(self.table.filter(pa.array(kept)), self.lines[kept])
 
 
-def read_header(path: Path, delimiter: str = ",") -> list[str]:
+def read_header(path: Path | str, delimiter: str = ",") -> list[str]:
     """
-    Names in the first line of a CSV file.
+    Names in the first line of a CSV file, which may be a URL (`str`).
 
     Raises:
         `FileNotFoundError`: if there is no such file.
         [`CorruptFileError`]: if it is empty, isn't UTF-8, or names a column twice.
     """
-    if not path.is_file():
+    is_url = "://" in str(path)
+    if not is_url and not Path(path).is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
     try:
-        with pa.OSFile(str(path)) as file:
-            line = _unpacked(file, path).read(1 << 16).splitlines()[0].decode("utf-8-sig")
+        with fsspec.open(path, compression="infer") if is_url else pa.OSFile(str(path)) as file:
+            unpacked = file if is_url else _unpacked(file, Path(path))
+            line = unpacked.read(1 << 16).splitlines()[0].decode("utf-8-sig")
         header = next(csv.reader([line], delimiter=delimiter))
+    except FileNotFoundError:
+        raise
     except (UnicodeDecodeError, IndexError, StopIteration, OSError, pa.ArrowInvalid, csv.Error) as error:
         raise CorruptFileError(f"{str(path)!r} must be UTF-8 text whose first line names the columns.") from error
     if len(set(header)) != len(header):
@@ -106,8 +111,8 @@ def read_texts(
     def refuse_unclosed() -> None:
         if unclosed:
             raise CorruptFileError(
-                f"{str(path)!r} has a quote that isn't closed in its line, {min(unclosed)}: remove it, or double it and "
-                "quote the value."
+                f"{str(path)!r} has a quote that isn't closed in its line, {min(unclosed)}: remove it, or double it "
+                "and quote the value."
             )
 
     start = num_skipped = 0
