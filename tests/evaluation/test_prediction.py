@@ -114,7 +114,7 @@ def test_malformed_rows_have_no_predictions(retrievers, catalog, rows, tmp_path)
     with pytest.raises(MalformedRowsError):
         predict_to_jsonl(model, tokenizer, catalog, rows, path, malformed=MalformedRows(0), **options)
     assert not path.exists()
-    with pytest.warns(UserWarning, match="2 of 75 rows.*line 4"):
+    with pytest.warns(UserWarning, match="2 of 75 rows.*row 4"):
         predict_to_jsonl(
             model, tokenizer, catalog, rows, tmp_path / "p.jsonl", malformed=MalformedRows(0.5), **options
         )
