@@ -13,11 +13,12 @@ here on two CPU processes:
         --sequences sequences.txt --catalog runs/catalog --model qwen2-small --output_dir runs/retriever
 
 On FORGE's rows of text (`system,user,answer`), streamed from the Hub, as FORGE trains T5-base (its learning rate,
-schedule and steps; 16 processes make its batch of 1,280). A catalog of AL-GR's items says which codes there are:
+schedule and steps for AL-GR/AL-GR; 16 processes make its batch of 1,280). On AL-GR-Tiny it takes `--max_steps 200000`
+(Qwen2.5: `--max_steps 12500 --learning_rate 1e-5`). A catalog of AL-GR's items says which codes there are:
 
     accelerate launch --num_processes 16 examples/train_gr.py --recipe forge-t5 --model google-t5/t5-base \
-        --rows AL-GR/AL-GR-Tiny --data_files train_data/s1_tiny.csv --streaming --catalog runs/al_gr_catalog \
-        --output_dir runs/forge-t5
+        --rows AL-GR/AL-GR-Tiny --data_files train_data/s1_tiny.csv --streaming --max_steps 200000 \
+        --catalog runs/al_gr_catalog --output_dir runs/forge-t5
 
 `--recipe forge-qwen2.5 --model Qwen/Qwen2.5-0.5B-Instruct` for the other. `--rows` also takes a CSV or JSONL file.
 
