@@ -10,7 +10,8 @@ holds a model, its tokenizer and its catalog, and with beams that widen level by
     python examples/predict_gr.py --model runs/gr --rows test_data/s1_tiny_test.csv --output runs/gr/output.jsonl \
         --num_beams 300 600 1200
 
-On several processes, which share the rows. After a kill, the same command goes on where it stopped:
+On several processes, which share the rows. After a kill, the same command goes on where it stopped;
+a file that is complete is only scored:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/predict_gr.py --tiny
 """
@@ -79,12 +80,17 @@ def main():
     # 2. Predict; every process takes its share.
     is_encoder_decoder = model.config.is_encoder_decoder
     encoder = PromptEncoder(tokenizer, catalog.layout, is_encoder_decoder, max_source_length=args.max_source_length)
+    is_finished = Path(args.output).exists()
+    accelerator.wait_for_everyone()  # all see the same
     num_beams = args.num_beams if len(args.num_beams) > 1 else args.num_beams[0]
-    predict_to_jsonl(
-        model, tokenizer, catalog, rows, args.output,
-        num_beams=num_beams, batch_size=args.batch_size, encoder=encoder,
-        malformed=MalformedRows(max_rate=args.max_malformed_rate, source="the test rows"),
-    )  # fmt: skip
+    if is_finished:
+        accelerator.print(f"{args.output} is complete: it's only scored. Remove it to predict anew.")
+    else:
+        predict_to_jsonl(
+            model, tokenizer, catalog, rows, args.output,
+            num_beams=num_beams, batch_size=args.batch_size, encoder=encoder,
+            malformed=MalformedRows(max_rate=args.max_malformed_rate, source="the test rows"),
+        )  # fmt: skip
 
     # 3. FORGE's hit rates.
     if accelerator.is_main_process:

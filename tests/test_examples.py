@@ -153,6 +153,9 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
     # One of the two true items is unknown: the best hit rate is one half.
     assert "hit_rate@20 0.5000" in printed, printed
+    again = run("predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--output",
+                tmp_path / "output.jsonl")  # fmt: skip
+    assert "only scored" in again and "hit_rate@20 0.5000" in again
 
 
 def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
