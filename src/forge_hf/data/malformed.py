@@ -66,9 +66,7 @@ class MalformedRows:
         """Adds to the number of rows read, malformed ones included."""
         self.num_rows += int(num_rows)
 
-    def record(
-        self, line_numbers: Iterable[int | None], reasons: str | Sequence[str], unit: str = "line"
-    ) -> None:
+    def record(self, line_numbers: Iterable[int | None], reasons: str | Sequence[str], unit: str = "line") -> None:
         """
         Counts malformed rows.
 

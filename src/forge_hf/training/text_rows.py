@@ -111,8 +111,8 @@ class PromptStream(IterableDataset):
 
     - Every row is read exactly once an epoch, by one process and there by one worker of the `DataLoader`: the i-th row
       by the one with the number i modulo their number, whatever the number of files. So each reads all files, which
-      takes some 10 to 20 microseconds a row of others (and all of them over the network, if files aren't local), and none
-      gets further than the others.
+      takes some 10 to 20 microseconds a row of others (and all of them over the network, if files aren't local), and
+      none gets further than the others.
     - There is no end of an epoch to stop at: batches are always full, and as many on every process.
     - A stream that was cut with `take` or `skip` is read in its own order of files.
     - Order depends on `seed`, the epoch, and the numbers of processes and workers alone: files in a random order, and
