@@ -10,7 +10,8 @@ holds a model, its tokenizer and its catalog, and with beams that widen level by
     python examples/predict_gr.py --model runs/gr --rows test_data/s1_tiny_test.csv --output runs/gr/output.jsonl \
         --num_beams 300 600 1200
 
-On several processes, which share the rows. After a kill, the same command goes on where it stopped:
+On several processes, which share the rows. After a kill, the same command goes on where it stopped;
+a file that is complete is only scored:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/predict_gr.py --tiny
 """
@@ -22,10 +23,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from forge_hf import SemanticIdCatalog, create_retriever, load_retriever
-from forge_hf.data import SyntheticMarket, leave_one_out, normalize_text_rows, read_text_rows
+from forge_hf.data import MalformedRows, SyntheticMarket, leave_one_out, read_text_rows
 from forge_hf.evaluation import hit_rate_of_predictions, predict_to_jsonl
 from forge_hf.tokenization import PromptEncoder
 
@@ -40,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=16, help="rows that a process searches at once")
     parser.add_argument("--max_source_length", type=int, default=1024, help="tokens of a prompt")
     parser.add_argument("--ks", type=int, nargs="+", default=[20, 100, 500, 1000])
+    parser.add_argument("--max_malformed_rate", type=float, default=0.01, help="share of bad rows that stops the run")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="an untrained model on a generated market")
     args = parser.parse_args()
@@ -72,21 +74,23 @@ def main():
     else:
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         model, tokenizer, catalog = load_retriever(args.model, dtype=dtype)
-        if args.data_file:  # `na_filter`: "NA" is an item, too
-            rows = load_dataset(args.rows, data_files=args.data_file, split="train", na_filter=False)
-            rows = normalize_text_rows(rows)
-        else:
-            rows = read_text_rows(args.rows)
+        rows = read_text_rows(f"hf://datasets/{args.rows}/{args.data_file}" if args.data_file else args.rows)
     model.to(accelerator.device).eval()
 
     # 2. Predict; every process takes its share.
     is_encoder_decoder = model.config.is_encoder_decoder
     encoder = PromptEncoder(tokenizer, catalog.layout, is_encoder_decoder, max_source_length=args.max_source_length)
+    is_finished = Path(args.output).exists()
+    accelerator.wait_for_everyone()  # all see the same
     num_beams = args.num_beams if len(args.num_beams) > 1 else args.num_beams[0]
-    predict_to_jsonl(
-        model, tokenizer, catalog, rows, args.output,
-        num_beams=num_beams, batch_size=args.batch_size, encoder=encoder,
-    )  # fmt: skip
+    if is_finished:
+        accelerator.print(f"{args.output} is complete: it's only scored. Remove it to predict anew.")
+    else:
+        predict_to_jsonl(
+            model, tokenizer, catalog, rows, args.output,
+            num_beams=num_beams, batch_size=args.batch_size, encoder=encoder,
+            malformed=MalformedRows(max_rate=args.max_malformed_rate, source="the test rows"),
+        )  # fmt: skip
 
     # 3. FORGE's hit rates.
     if accelerator.is_main_process:

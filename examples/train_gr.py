@@ -13,11 +13,12 @@ here on two CPU processes:
         --sequences sequences.txt --catalog runs/catalog --model qwen2-small --output_dir runs/retriever
 
 On FORGE's rows of text (`system,user,answer`), streamed from the Hub, as FORGE trains T5-base (its learning rate,
-schedule and steps; 16 processes make its batch of 1,280). A catalog of AL-GR's items says which codes there are:
+schedule and steps for AL-GR/AL-GR; 16 processes make its batch of 1,280). On AL-GR-Tiny it takes `--max_steps 200000`
+(Qwen2.5: `--max_steps 12500 --learning_rate 1e-5`). A catalog of AL-GR's items says which codes there are:
 
     accelerate launch --num_processes 16 examples/train_gr.py --recipe forge-t5 --model google-t5/t5-base \
-        --rows AL-GR/AL-GR-Tiny --data_files train_data/s1_tiny.csv --streaming --catalog runs/al_gr_catalog \
-        --output_dir runs/forge-t5
+        --rows AL-GR/AL-GR-Tiny --data_files train_data/s1_tiny.csv --streaming --max_steps 200000 \
+        --catalog runs/al_gr_catalog --output_dir runs/forge-t5
 
 `--recipe forge-qwen2.5 --model Qwen/Qwen2.5-0.5B-Instruct` for the other. `--rows` also takes a CSV or JSONL file.
 
@@ -30,7 +31,6 @@ trains an adapter of it, which is merged into the saved model, or saved alone wi
 import argparse
 from pathlib import Path
 
-from datasets import load_dataset
 from transformers import set_seed
 
 from forge_hf import (
@@ -43,7 +43,7 @@ from forge_hf import (
     leave_one_out,
     read_sequences,
 )
-from forge_hf.data import normalize_text_rows, read_text_rows
+from forge_hf.data import read_text_rows
 
 
 # Settings that the options below go over. FORGE's are those of its algr/config.
@@ -62,10 +62,14 @@ SETTINGS = {"gradient_accumulation_steps", "dataloader_num_workers"}.union(*RECI
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", help="S3-Rec text file, or a file or Hub dataset with `user_id` and `items`")
-    parser.add_argument("--rows", help="file or Hub dataset of rows of text, instead of --sequences")
-    parser.add_argument("--data_files", help="files of that dataset, such as train_data/s1_tiny.csv")
+    parser.add_argument(
+        "--rows", help="file of rows of text, or a Hub dataset with --data_files, instead of --sequences"
+    )
+    parser.add_argument("--data_files", help="a file of that dataset of the Hub, such as train_data/s1_tiny.csv")
     parser.add_argument("--streaming", action="store_true", help="read rows as they are needed; needs --max_steps")
-    parser.add_argument("--eval_rows", help="file of rows to validate on, whose answers may be item ids")
+    parser.add_argument(
+        "--eval_rows", help="file of rows to validate on (also hf://datasets/...); answers may be item ids"
+    )
     parser.add_argument("--recipe", choices=RECIPES, default="sequences", help="defaults of the options below")
     parser.add_argument("--catalog", help="folder or Hub repository of a SemanticIdCatalog")
     parser.add_argument("--model", default="qwen2-small", help="a preset, or a checkpoint by name")
@@ -105,13 +109,6 @@ def dataset_name(data: str) -> str:
     return Path(data).stem if Path(data).exists() else data
 
 
-def read_rows(name: str, data_files: str | None = None, streaming: bool = False):
-    """Rows of text of a file, or of a dataset of the Hub."""
-    if Path(name).is_file():
-        return read_text_rows(name, streaming=streaming)
-    return normalize_text_rows(load_dataset(name, data_files=data_files, split="train", streaming=streaming))
-
-
 def main():
     args = parse_args()
     set_seed(args.seed)
@@ -125,8 +122,9 @@ def main():
     else:
         catalog = SemanticIdCatalog.from_pretrained(args.catalog)
         if args.rows:
-            splits = {"train": read_rows(args.rows, args.data_files, args.streaming)}
-            splits["validation"] = read_rows(args.eval_rows) if args.eval_rows else None
+            rows = f"hf://datasets/{args.rows}/{args.data_files}" if args.data_files else args.rows
+            splits = {"train": read_text_rows(rows, streaming=args.streaming)}
+            splits["validation"] = read_text_rows(args.eval_rows) if args.eval_rows else None
         else:
             splits = leave_one_out(read_sequences(args.sequences))
     validation = splits["validation"]

@@ -143,6 +143,7 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     rows = [(f"clicked: {texts[i - 1]}{texts[i]}", (i + 1) % 16) for i in range(16)]
     train = ["system,user,answer", *(f"you recommend,{user},{texts[answer]}" for user, answer in rows * 8)]
     test = ["system,user,answer", *(f"you recommend,{user},{items[answer]};nobody" for user, answer in rows)]
+    train.insert(100, train[1] + ",one value too many")  # counted, and left out
     (tmp_path / "train.csv").write_text("\n".join(train))
     (tmp_path / "test.csv").write_text("\n".join(test))
     run(
@@ -158,6 +159,9 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
     # One of the two true items is unknown: the best hit rate is one half.
     assert "hit_rate@20 0.5000" in printed, printed
+    again = run("predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--output",
+                tmp_path / "output.jsonl")  # fmt: skip
+    assert "only scored" in again and "hit_rate@20 0.5000" in again
 
 
 def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 """AL-GR's files: what is written is read again, exactly, and as other readers see it."""
 
 import csv
+import gzip
 import json
 import math
 from pathlib import Path
@@ -31,7 +32,7 @@ from forge_hf.errors import CorruptFileError, InvalidSequencesError, MalformedRo
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "al_gr_sample"
 # Base-62 ids that readers which guess types take for numbers, truth values or nothing.
 TRAPS = ["007", "123", "1e5", "NA", "null", "True", "nan", "NULL", "None", "inf", "0x1", "00", "1E400", "false", "1_0"]
-ids = st.one_of(st.sampled_from(TRAPS), st.text(st.characters(codec="utf-8", exclude_characters=";"), min_size=1))
+ids = st.one_of(st.sampled_from(TRAPS), st.text(st.characters(codec="utf-8", exclude_characters=";\r\n"), min_size=1))
 folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
 
@@ -88,6 +89,23 @@ def test_malformed_rows_are_named_by_line(tmp_path, monkeypatch, block_size):
         read_origin_behavior(path)
 
 
+@pytest.mark.parametrize("block_size", [256, 1 << 20])
+@pytest.mark.parametrize("stray", ['a;b,"c', '"a;b,c', 'a,"b\r', '"a;b,c,d'])
+@pytest.mark.parametrize("other", [None, 'a,"b', '"x,b'])
+def test_a_stray_quote_is_refused_instead_of_swallowing_rows(tmp_path, monkeypatch, block_size, stray, other):
+    monkeypatch.setattr(exact_csv, "BLOCK_SIZE", block_size)
+    lines = ["user_history,target_item,more", *(f"a{row},b," for row in range(300))]
+    lines[40], lines[10] = f"{stray},", "too few"
+    if other:
+        lines[45] = f"{other},"
+    malformed = MalformedRows(max_rate=0.5)
+    with pytest.raises(CorruptFileError, match="a quote that isn't closed in its line, 41|can't be read as CSV"):
+        read_origin_behavior(write(tmp_path / "b.csv", "\n".join(lines) + "\n"), malformed=malformed)
+    lines[40] = 'a,b,"unread'  # in a column that isn't asked for
+    with pytest.raises(CorruptFileError, match="line, 41|can't be read as CSV"):
+        read_origin_behavior(write(tmp_path / "b.csv", "\n".join(lines) + "\n"), malformed=malformed)
+
+
 def test_reading_stops_early(tmp_path, monkeypatch):
     monkeypatch.setattr(exact_csv, "BLOCK_SIZE", 1 << 10)
     path = write(tmp_path / "b.csv", "user_history,target_item\n" + "a;;b,c\n" * 10_000)
@@ -115,6 +133,10 @@ def test_item_sids_round_trip(tmp_path, data):
 
     write_inferred_sids(dataset, tmp_path / "inferred.csv")
     known = {item: row for item, row in items.items() if row is not None}
+    if known:  # an item without codes has an empty text
+        texts = {item: "" if row is None else ",".join(map(str, row)) for item, row in items.items()}
+        exact_csv.write_texts(tmp_path / "whole.csv", ["item_id", "SID"], [texts.items()])
+        assert read_item_sids(tmp_path / "whole.csv").to_dict() == columns
     with open(tmp_path / "inferred.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[1:] == [[item, ",".join(map(str, row))] for item, row in known.items()]
     inferred = read_item_sids(tmp_path / "inferred.csv").to_dict()
@@ -180,6 +202,27 @@ def test_text_rows_of_every_form(tmp_path):
         read_text_rows(write(tmp_path / "other.csv", "a,b\n1,2\n"))
     with pytest.raises(FileNotFoundError):
         read_text_rows(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_rows_with_too_many_values_keep_their_place(tmp_path, packed):
+    lines = ["system,user,answer", "s,u,a,b", *(f"s,u{row},a{row}" for row in range(200))]
+    lines[50], lines[60], lines[70], lines[80] = "s,u,v,a,b,c,d", "s", "", "s,u,a,"
+    text = "\n".join(lines) + "\n"
+    path = write(tmp_path / "rows.csv", text)
+    if packed:
+        path = tmp_path / "rows.csv.gz"
+        path.write_bytes(gzip.compress(text.encode()))
+    expected = [dict(zip(["system", "user", "answer"], line.split(","), strict=False)) for line in lines[1:]]
+    for line in (1, 50, 60, 80):
+        expected[line - 1] = {"system": "", "user": "", "answer": ""}
+    del expected[69]
+    assert read_text_rows(path).to_list() == expected
+    assert list(read_text_rows(path, streaming=True)) == expected
+    assert list(read_text_rows(path.as_uri(), streaming=True)) == expected
+    path.unlink()
+    write(tmp_path / "rows.csv", "user,answer\nu,a\n")  # not what was read before
+    assert read_text_rows(tmp_path / "rows.csv").to_list() == [{"user": "u", "answer": "a"}]
 
 
 def test_normalize_text_rows_of_a_stream_that_has_no_features():

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Prediction files: what a search of each row gives, through kills, and FORGE's hit rate on them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -113,13 +114,34 @@ def test_malformed_rows_have_no_predictions(retrievers, catalog, rows, tmp_path)
     with pytest.raises(MalformedRowsError):
         predict_to_jsonl(model, tokenizer, catalog, rows, path, malformed=MalformedRows(0), **options)
     assert not path.exists()
-    with pytest.warns(UserWarning, match="2 of 75 rows.*line 4"):
+    with pytest.warns(UserWarning, match="2 of 75 rows.*row 4"):
         predict_to_jsonl(
             model, tokenizer, catalog, rows, tmp_path / "p.jsonl", malformed=MalformedRows(0.5), **options
         )
     lines = read(tmp_path / "p.jsonl")
     assert [row for row, line in enumerate(lines) if line["_generated_text_"] == []] == [3, 40]
     assert len(lines) == 75
+
+
+def test_malformed_rows_are_counted_whatever_was_finished_before(retrievers, catalog, rows, tmp_path, monkeypatch):
+    model, tokenizer = retrievers["qwen2-small"]
+    texts = rows["user"][:]
+    texts[70] = "no history"  # in the last window
+    rows = rows.remove_columns("user").add_column("user", texts)
+    path = tmp_path / "o.jsonl"
+    options = {"num_beams": 5, "batch_size": 4, "show_progress": False}
+    searches = kill_after(3, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(MalformedRowsError, match="1 of 75 rows"):
+            predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
+    assert searches == [0] and not list(tmp_path.iterdir())
+    for _ in range(2):
+        malformed = MalformedRows(0.5)
+        with pytest.warns(UserWarning, match="1 of 75 rows"), contextlib.suppress(KeyboardInterrupt):
+            predict_to_jsonl(model, tokenizer, catalog, rows, path, malformed=malformed, **options)
+        assert (malformed.num_malformed, malformed.num_rows) == (1, 75)
+        searches[0] = -100
+    assert len(read(path)) == 75
 
 
 def kill_after(searches, monkeypatch):

@@ -41,6 +41,7 @@ def test_al_gr_files(hub, run_python, run_command, tmp_path):
         import json, warnings
         from datasets import load_dataset
         from forge_hf import SemanticIdCatalog, SemanticIdLayout, SemanticIdTokenizer
+        from forge_hf.data import read_text_rows
         from forge_hf.tokenization import PromptEncoder
         from forge_hf.training import PromptStream
         answer = {}
@@ -49,10 +50,11 @@ def test_al_gr_files(hub, run_python, run_command, tmp_path):
         answer["streamed"] = list(load_dataset("AL-GR/AL-GR-Tiny", streaming=True, **options))
         layout = SemanticIdLayout([8192] * 3)
         encoder = PromptEncoder(SemanticIdTokenizer(layout=layout), layout, is_encoder_decoder=True)
-        stream = PromptStream(load_dataset("AL-GR/AL-GR-Tiny", streaming=True, **options), encoder, buffer_size=0)
+        rows = read_text_rows("hf://datasets/AL-GR/AL-GR-Tiny/train_data/s1_tiny.csv", streaming=True)
+        stream = PromptStream(rows, encoder, buffer_size=0)
         labels = [labels[:3] for _, labels in stream.epoch(0)]
         answer["trained on"] = [encoder.tokenizer.decode(codes) for codes in labels]
-        test = load_dataset("AL-GR/AL-GR-Tiny", data_files="test_data/s1_tiny_test.csv", split="train")
+        test = read_text_rows("hf://datasets/AL-GR/AL-GR-Tiny/test_data/s1_tiny_test.csv")
         answer["test"] = test["answer"][:]
         items = load_dataset("AL-GR/AL-GR-Tiny", data_files="item_info/tiny_item_sid_final.csv", split="train")
         with warnings.catch_warnings(record=True) as caught:

@@ -21,7 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from forge_hf.errors import InvalidSequencesError
+from forge_hf.data import MalformedRows
+from forge_hf.errors import InvalidSequencesError, MalformedRowsError
 from forge_hf.evaluation import RowEvaluator
 from forge_hf.generation.retrieval import rank_rows
 from forge_hf.semantic_ids import SemanticIdCatalog
@@ -234,7 +235,7 @@ def test_what_is_refused(checkpoints, catalog, rows, csv_file, tmp_path):
         RetrievalTrainer(args=arguments(tmp_path, max_steps=-1), train_dataset=stream(csv_file), **made)
     with pytest.raises(InvalidSequencesError, match="take some rows"):
         RetrievalTrainer(args=arguments(tmp_path), eval_dataset=stream(csv_file), **made)
-    with pytest.raises(InvalidSequencesError, match="row 1"):
+    with pytest.raises(MalformedRowsError, match="1 of 2 rows .* row 2: no `answer`"):
         RowEvaluator(Dataset.from_list([rows[0], {**rows[1], "answer": " ;"}]), catalog)
     with pytest.raises(ValueError, match="`num_beams`"):
         RowEvaluator(Dataset.from_list(rows), catalog, ks=(100,))
@@ -264,6 +265,19 @@ def test_true_items_that_the_catalog_lacks_are_not_found(checkpoints, catalog, r
     dataset = Dataset.from_list([{"user": rows[0]["user"], "answer": answer} for answer in answers])
     scores = RowEvaluator(dataset, catalog, ks=(NUM_ITEMS,), show_progress=False)(model, tokenizer)
     assert scores[f"recall@{NUM_ITEMS}"] == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+
+
+def test_malformed_rows_are_left_out_of_an_evaluation_before_it_begins(checkpoints, catalog, rows):
+    model, tokenizer = create_retriever(checkpoints["t5"], catalog)
+    good = [{"user": row["user"], "answer": row["item"]} for row in rows[:4]]
+    bad = [{"user": "no codes", "answer": "a"}, {"user": "", "answer": ""}]
+    with pytest.warns(UserWarning, match="2 of 6 rows .* row 2: .*; row 4: "):
+        dataset = Dataset.from_list([good[0], bad[0], good[1], bad[1], *good[2:]])
+        evaluator = RowEvaluator(
+            dataset, catalog, ks=(NUM_ITEMS,), show_progress=False, malformed=MalformedRows(max_rate=0.5)
+        )
+    expected = RowEvaluator(Dataset.from_list(good), catalog, ks=(NUM_ITEMS,), show_progress=False)
+    assert evaluator(model, tokenizer) == expected(model, tokenizer)
 
 
 def test_batches():

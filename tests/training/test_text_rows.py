@@ -12,7 +12,7 @@ from accelerate import debug_launcher
 from datasets import Dataset, load_dataset
 from torch.utils.data import DataLoader
 
-from forge_hf.data import MalformedRows
+from forge_hf.data import MalformedRows, read_text_rows
 from forge_hf.errors import InvalidSequencesError, MalformedRowsError
 from forge_hf.semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from forge_hf.tokenization import PromptEncoder, SemanticIdTokenizer
@@ -86,6 +86,23 @@ def test_every_row_once_an_epoch(files, num_processes, num_workers, buffer_size)
     assert seen == [Counter(range(157))] * 2
 
 
+@pytest.mark.parametrize("buffer_size", [0, 16])
+def test_a_stream_that_was_cut(files, buffer_size):
+    rows = stream(*files)
+    streams = {
+        range(120): rows.take(120),
+        range(30, 157): rows.skip(30).map(lambda row: row),
+        range(20, 90): rows.shuffle(buffer_size=1).skip(20).take(70).filter(lambda row: True),
+    }
+    for expected, cut in streams.items():
+        seen = Counter()
+        for process in range(2):
+            seen.update(numbers(PromptStream(cut, ENCODER, buffer_size, 3, process, 2).epoch(0)))
+        assert sum(seen.values()) == len(expected) and max(seen.values()) == 1
+        if expected != range(20, 90):  # files shuffled before
+            assert seen == Counter(expected)
+
+
 def make_trainer(files, folder, **settings):
     torch.manual_seed(0)
     codes = [[number // 20, number % 20] for number in range(400)]
@@ -152,13 +169,27 @@ def test_malformed_rows_of_a_stream(tmp_path, caplog):
     paths = [write(tmp_path / "a.csv", rows[:200]), write(tmp_path / "b.csv", rows[200:])]
     malformed = MalformedRows(max_rate=0.01, min_rows=100, source="AL-GR")
     examples = PromptStream(stream(*paths), ENCODER, 0, malformed=malformed)
-    with pytest.warns(UserWarning, match=r"2 of 380 rows .* line 12: `user` has no codes \(file 1\)"):
+    with pytest.warns(UserWarning, match=r"2 of 380 rows .* row 11: `user` has no codes \(file 1\)"):
         assert numbers(examples.epoch(0)) == [number for number in range(380) if number not in (10, 300)]
-    assert malformed.first[1] == (102, "no `answer` (file 2)")
+    assert malformed.first[1] == (101, "no `answer` (file 2)")
     assert "1 of 200 rows" in caplog.text
     strict = PromptStream(stream(*paths), ENCODER, 0, malformed=MalformedRows(max_rate=0.001, min_rows=100))
-    with pytest.raises(MalformedRowsError, match="line 12"):
+    with pytest.raises(MalformedRowsError, match="row 11"):
         list(DataLoader(strict, batch_size=4, num_workers=1, collate_fn=numbers))
+
+
+def test_malformed_rows_have_one_number_at_hand_and_streamed(tmp_path):
+    lines = ["system,user,answer", *(f"s,{row(number)['user']},{row(number)['answer']}" for number in range(200))]
+    lines[101], lines[150], lines[160] = "too few", "too,many,values,here", "s,no codes,C0C20"
+    lines.insert(20, "")
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines))
+    counts = [MalformedRows(0.5), MalformedRows(0.5)]
+    with pytest.warns(UserWarning, match="3 of 200 rows .* row 101: .*; row 150: .*; row 160: `user` has no codes"):
+        PromptRows(read_text_rows(path), ENCODER, counts[0])
+    with pytest.warns(UserWarning, match="3 of 200 rows"):
+        list(PromptStream(read_text_rows(path, streaming=True), ENCODER, 0, malformed=counts[1]).epoch(0))
+    assert counts[0].first == counts[1].first and counts[0].summary() == counts[1].summary()
 
 
 def test_streams_that_will_not_do():
@@ -177,7 +208,7 @@ def test_rows_of_a_dataset():
     rows = [row(number) for number in range(300)]
     rows[7]["answer"] = None
     malformed = MalformedRows(max_rate=0.1)
-    with pytest.warns(UserWarning, match="line 8: no `answer`"):
+    with pytest.warns(UserWarning, match="row 8: no `answer`"):
         examples = PromptRows(Dataset.from_list(rows), ENCODER, malformed)
     assert len(examples) == len(examples.lengths) == 299
     assert numbers(examples.__getitems__([0, 7, 298])) == [0, 8, 299]

@@ -1,16 +1,19 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Files of AL-GR, FORGE's datasets: behaviour, and rows of text for training and test."""
 
+import csv
 import os
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
 
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..hub.folder import write_then_rename
@@ -27,6 +30,7 @@ __all__ = [
 ]
 
 WRITE_BATCH_SIZE = 10_000
+_BLOCK_SIZE = 1000
 _BEHAVIOR = ["user_history", "target_item"]
 # The names of the same columns in AL-GR's CSV files and in its JSONL.
 _TEXT_COLUMNS = {"system": "instruction", "user": "input", "answer": "output"}
@@ -110,7 +114,7 @@ def behavior_to_lists(batch: dict[str, list[str]]) -> dict[str, list[list[str]]]
 
     >>> rows = load_dataset(
     ...     "AL-GR/AL-GR-Tiny", data_files="origin_behavior/s1_tiny.csv", split="train", streaming=True,
-    ...     na_filter=False,
+    ...     na_filter=False, on_bad_lines="warn",
     ... )  # doctest: +SKIP
     >>> rows = rows.map(
     ...     behavior_to_lists, batched=True, remove_columns=["user_history", "target_item"]
@@ -163,29 +167,57 @@ def read_text_rows(path: str | os.PathLike, streaming: bool = False) -> Dataset 
 
     Args:
         path (`str` or `os.PathLike`):
-            CSV parted by commas or tabs, or JSON lines (`.json`, `.jsonl`).
+            CSV parted by commas or tabs, or JSON lines (`.json`, `.jsonl`). A file of a dataset of the Hub is
+            `"hf://datasets/AL-GR/AL-GR-Tiny/train_data/s1_tiny.csv"`.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to read rows when they are asked for, instead of first writing all of them to the cache of
             `datasets`.
 
     Returns:
         [`~datasets.Dataset`] or [`~datasets.IterableDataset`], as [`normalize_text_rows`] gives. All values are `str`,
-        so that an answer that is the item `007` or `NA` stays that.
+        so that an answer that is the item `007` or `NA` stays that. A row of CSV with too few values, or too many, has
+        empty texts, so that it keeps its number and is counted as malformed by what reads it. Blank lines are no rows.
 
     Raises:
         `FileNotFoundError`: if there is no such file.
         [`CorruptFileError`]: if it lacks a column.
+
+    Example:
+
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from forge_hf.data import read_text_rows
+
+    >>> path = Path(tempfile.mkdtemp()) / "test.csv"
+    >>> _ = path.write_text("system,user,answer\\nPredict.,C1C6,007\\nPredict.,C1C6,C0C5,007\\n")
+    >>> list(read_text_rows(path, streaming=True))
+    [{'system': 'Predict.', 'user': 'C1C6', 'answer': '007'}, {'system': '', 'user': '', 'answer': ''}]
+    ```
     """
-    path = Path(path)
-    options: dict[str, Any] = {"data_files": str(path), "split": "train", "streaming": streaming}
-    if ".json" in path.name:
-        if not path.is_file():
-            raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
+    path = str(path)
+    if "://" not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"`path` {path!r} is not a file. One of a dataset of the Hub is 'hf://datasets/OWNER/NAME/FILE'."
+        )
+    options: dict[str, Any] = {"data_files": path, "split": "train", "streaming": streaming}
+    if ".json" in Path(path).name:
         return normalize_text_rows(load_dataset("json", **options))
-    header = read_header(path, "\t")
-    delimiter = "\t" if len(header) > 1 else ","
-    features = Features(dict.fromkeys(header if len(header) > 1 else read_header(path), Value("string")))
-    return normalize_text_rows(load_dataset("csv", sep=delimiter, na_filter=False, features=features, **options))
+    header, delimiter = read_header(path, "\t"), "\t"
+    if len(header) == 1:
+        header, delimiter = read_header(path), ","
+    filesystem, place = fsspec.url_to_fs(path)
+    version = filesystem.ukey(place)  # another for a file that has changed: `datasets` keeps what it has read
+    options = {"paths": [path], "header": tuple(header), "delimiter": delimiter, "version": version}
+    features = Features(dict.fromkeys(header, Value("string")))
+    if not streaming:
+        return normalize_text_rows(Dataset.from_generator(_read_text_rows, features, gen_kwargs=options))
+    # A stream makes a table of each single value of a generator: some 100 microseconds.
+    blocks = IterableDataset.from_generator(
+        _read_text_blocks, Features(dict.fromkeys(header, List(Value("string")))), gen_kwargs=options
+    )
+    stream = blocks.with_format("arrow").map(_flatten, batched=True, batch_size=1, features=features)
+    return normalize_text_rows(stream.with_format(None))
 
 
 def normalize_text_rows(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
@@ -211,13 +243,6 @@ def normalize_text_rows(dataset: Dataset | IterableDataset) -> Dataset | Iterabl
     >>> rows = Dataset.from_dict({"id": ["a"], "instruction": ["Predict."], "input": ["C1C6"], "output": ["C0C5"]})
     >>> normalize_text_rows(rows)[0]
     {'system': 'Predict.', 'user': 'C1C6', 'answer': 'C0C5'}
-
-    >>> from datasets import load_dataset
-
-    >>> rows = load_dataset(
-    ...     "AL-GR/AL-GR-Tiny", data_files="test_data/s1_tiny_test.csv", split="train", streaming=True, na_filter=False
-    ... )  # doctest: +SKIP
-    >>> rows = normalize_text_rows(rows)  # doctest: +SKIP
     ```
     """
     names = dataset.column_names or list(next(iter(dataset), {}))  # a stream may not know them before its first row
@@ -235,6 +260,32 @@ def normalize_text_rows(dataset: Dataset | IterableDataset) -> Dataset | Iterabl
     renamed = {name: column for column, name in found.items() if name != column}
     dataset = dataset.select_columns(list(found.values()))
     return dataset.rename_columns(renamed) if renamed else dataset
+
+
+def _read_text_rows(
+    paths: list[str], header: tuple[str, ...], delimiter: str, version: str
+) -> Iterator[dict[str, str]]:
+    empty = dict.fromkeys(header, "")
+    for path in paths:
+        try:
+            with fsspec.open(path, "rt", encoding="utf-8-sig", newline="", compression="infer") as file:
+                rows = csv.reader(file, delimiter=delimiter)
+                next(rows)
+                for row in rows:
+                    if row:
+                        yield dict(zip(header, row, strict=True)) if len(row) == len(header) else empty
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CorruptFileError(f"{path!r} can't be read as CSV in UTF-8: {error}") from error
+
+
+def _read_text_blocks(**options: Any) -> Iterator[dict[str, list[str]]]:
+    rows = _read_text_rows(**options)
+    while block := list(islice(rows, _BLOCK_SIZE)):
+        yield {name: [row[name] for row in block] for name in block[0]}
+
+
+def _flatten(blocks: pa.Table) -> pa.Table:
+    return pa.table({name: pc.list_flatten(blocks[name]) for name in blocks.column_names})
 
 
 def _behavior_table(batch: TextBatch, malformed: MalformedRows) -> pa.Table:

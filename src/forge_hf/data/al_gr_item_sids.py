@@ -75,10 +75,17 @@ def read_item_sids(path: str | os.PathLike, malformed: MalformedRows | None = No
         else:
             parts = pc.split_pattern(batch.table["SID"], ",").combine_chunks()
             lengths = pc.list_value_length(parts).to_numpy()
-            num_levels = num_levels or int(lengths.max(initial=0))
-            batch = batch.keep(lengths == num_levels, malformed, f"not {num_levels} codes")
-            parts = parts.filter(pa.array(lengths == num_levels)).flatten()
-            texts = [parts.take(pa.array(np.arange(level, len(parts), num_levels))) for level in range(num_levels)]
+            is_empty = pc.equal(pc.utf8_trim_whitespace(batch.table["SID"]), "").to_numpy()
+            num_levels = num_levels or int(lengths[~is_empty].max(initial=0))
+            kept = is_empty | (lengths == num_levels)
+            batch = batch.keep(kept, malformed, f"not {num_levels} codes")
+            starts = parts.offsets.to_numpy()[:-1][kept] - parts.offsets[0].as_py()
+            texts = [
+                pc.if_else(
+                    is_empty[kept], "", parts.flatten().take(pa.array(np.where(is_empty[kept], 0, starts + level)))
+                )
+                for level in range(num_levels)
+            ]
         codes, well_formed = _codes(texts)
         batch = batch.keep(well_formed, malformed, "codes that aren't integers from 0, or only some of them")
         codes = [column.filter(pa.array(well_formed)) for column in codes]
@@ -88,7 +95,7 @@ def read_item_sids(path: str | os.PathLike, malformed: MalformedRows | None = No
     if not tables:
         names = [f"codebook_lv{level + 1}" for level in range(num_levels)]
         tables = [pa.schema({"item_id": pa.string(), **dict.fromkeys(names, pa.int32())}).empty_table()]
-    return Dataset(pa.concat_tables(tables))
+    return Dataset(pa.concat_tables(tables, promote_options="default"))
 
 
 def write_item_sids(dataset: Dataset, path: str | os.PathLike, id_column: str = "base62_string") -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,20 +43,24 @@ class TextBatch(NamedTuple):
         return TextBatch(self.table.filter(pa.array(kept)), self.lines[kept])
 
 
-def read_header(path: Path, delimiter: str = ",") -> list[str]:
+def read_header(path: Path | str, delimiter: str = ",") -> list[str]:
     """
-    Names in the first line of a CSV file.
+    Names in the first line of a CSV file, which may be a URL (`str`).
 
     Raises:
         `FileNotFoundError`: if there is no such file.
         [`CorruptFileError`]: if it is empty, isn't UTF-8, or names a column twice.
     """
-    if not path.is_file():
+    is_url = "://" in str(path)
+    if not is_url and not Path(path).is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
     try:
-        with pa.OSFile(str(path)) as file:
-            line = _unpacked(file, path).read(1 << 16).splitlines()[0].decode("utf-8-sig")
+        with fsspec.open(path, compression="infer") if is_url else pa.OSFile(str(path)) as file:
+            unpacked = file if is_url else _unpacked(file, Path(path))
+            line = unpacked.read(1 << 16).splitlines()[0].decode("utf-8-sig")
         header = next(csv.reader([line], delimiter=delimiter))
+    except FileNotFoundError:
+        raise
     except (UnicodeDecodeError, IndexError, StopIteration, OSError, pa.ArrowInvalid, csv.Error) as error:
         raise CorruptFileError(f"{str(path)!r} must be UTF-8 text whose first line names the columns.") from error
     if len(set(header)) != len(header):
@@ -71,7 +76,8 @@ def read_texts(
 
     Empty values are empty strings; nothing is null. Empty lines, and lines that repeat the header (of files that were
     put together), are passed over. Lines with too few or too many values are recorded in `malformed`, as many rows as
-    come out are `seen`, and it is checked after each block.
+    come out are `seen`, and it is checked after each block. A value never goes over several lines: that is how a quote
+    too many looks, which would swallow the rows up to the next one.
 
     Args:
         path (`Path`):
@@ -86,7 +92,7 @@ def read_texts(
             Title of a progress bar.
 
     Raises:
-        [`CorruptFileError`]: if a column is missing or the file isn't CSV in UTF-8.
+        [`CorruptFileError`]: if a column is missing, a quote isn't closed in its line, or the file isn't CSV in UTF-8.
         [`MalformedRowsError`]: if too many rows are malformed.
     """
     header = read_header(path, delimiter)
@@ -94,10 +100,20 @@ def read_texts(
     if missing:
         raise CorruptFileError(f"{str(path)!r} lacks the columns {missing}; it has {header}.")
     skipped: list[int] = []  # line numbers
+    unclosed: list[int] = []
 
     def skip(row: pa_csv.InvalidRow) -> str:
         skipped.append(row.number)
+        if "\n" in row.text or "\r" in row.text:
+            unclosed.append(row.number)
         return "skip"
+
+    def refuse_unclosed() -> None:
+        if unclosed:
+            raise CorruptFileError(
+                f"{str(path)!r} has a quote that isn't closed in its line, {min(unclosed)}: remove it, or double it "
+                "and quote the value."
+            )
 
     start = num_skipped = 0
     file = pa.OSFile(str(path))
@@ -110,14 +126,13 @@ def read_texts(
                 pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_SIZE),
                 pa_csv.ParseOptions(
                     delimiter=delimiter,
-                    newlines_in_values=True,
+                    newlines_in_values=True,  # else blocks may begin in the midst of them, and nobody sees
                     ignore_empty_lines=False,
                     invalid_row_handler=skip,
                 ),
                 pa_csv.ConvertOptions(
                     column_types=dict.fromkeys(header, pa.string()),
                     strings_can_be_null=False,
-                    include_columns=list(columns),
                 ),
             )
             for batch in reader:
@@ -126,16 +141,20 @@ def read_texts(
                 places = np.arange(start, start + len(batch))
                 before = np.searchsorted(np.array(skipped, np.int64) - np.arange(len(skipped)), places + 2, "right")
                 lines = places + 2 + before
+                for column in batch.columns:
+                    unclosed.extend(lines[pc.match_substring_regex(column, "[\r\n]").to_numpy(zero_copy_only=False)])
+                refuse_unclosed()
                 start += len(batch)
                 malformed.seen(len(batch) + len(skipped) - num_skipped)
                 malformed.record(skipped[num_skipped:], f"not {len(header)} values")
                 num_skipped = len(skipped)
                 progress.update(file.tell() - progress.n)
-                table = pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch.select(list(columns))])
                 kept = ~(_all_equal(table, [""] * len(columns)) | _all_equal(table, columns))
                 malformed.seen(kept.sum() - len(kept))
                 yield TextBatch(table.filter(pa.array(kept)), lines[kept])
                 malformed.check()
+            refuse_unclosed()
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptFileError(f"{str(path)!r} can't be read as CSV in UTF-8: {error}") from error
 

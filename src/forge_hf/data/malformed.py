@@ -54,6 +54,7 @@ class MalformedRows:
         self.num_rows = 0
         self.num_malformed = 0
         self.first: list[tuple[int | None, str]] = []
+        self._unit = "line"
         self._reported = False
 
     @property
@@ -65,7 +66,7 @@ class MalformedRows:
         """Adds to the number of rows read, malformed ones included."""
         self.num_rows += int(num_rows)
 
-    def record(self, line_numbers: Iterable[int | None], reasons: str | Sequence[str]) -> None:
+    def record(self, line_numbers: Iterable[int | None], reasons: str | Sequence[str], unit: str = "line") -> None:
         """
         Counts malformed rows.
 
@@ -74,7 +75,10 @@ class MalformedRows:
                 Number of each row's line, from 1; `None` where it isn't known.
             reasons (`str` or `Sequence[str]`):
                 What is wrong: one text for all, or one for each.
+            unit (`str`, *optional*, defaults to `"line"`):
+                What is numbered. `"row"` for rows of a dataset, of whose lines nothing is known.
         """
+        self._unit = unit
         line_numbers = list(line_numbers)
         if not isinstance(reasons, str) and len(reasons) != len(line_numbers):
             raise ValueError(f"`reasons` must be one text or {len(line_numbers)}, got {len(reasons)}.")
@@ -107,7 +111,7 @@ class MalformedRows:
 
     def summary(self) -> str:
         """How many rows are malformed, and the first of them."""
-        lines = [reason if number is None else f"line {number}: {reason}" for number, reason in self.first]
+        lines = [reason if number is None else f"{self._unit} {number}: {reason}" for number, reason in self.first]
         more = "; ..." if self.num_malformed > len(self.first) else ""
         total = max(self.num_rows, self.num_malformed)
         return (

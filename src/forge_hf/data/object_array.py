@@ -71,11 +71,11 @@ def read_object_array(data: bytes) -> np.ndarray:
     try:
         array = _Reader(data).run()
         if not isinstance(array, _Array) or array.items is None:
-            raise _Refused(f"a {type(array).__name__} in place of an array")
+            raise _refused(f"a {type(array).__name__} in place of an array")
         items = array.items
         for kind in set(map(type, items)):
             if kind not in (str, int, dict):
-                raise _Refused(f"a {kind.__name__} as an element of an array")
+                raise _refused(f"a {kind.__name__} as an element of an array")
         result = np.empty(len(items), dtype=object)
         result[:] = items
         return result.reshape(array.shape)
@@ -85,12 +85,11 @@ def read_object_array(data: bytes) -> np.ndarray:
         raise CorruptFileError(f"The pickled array is damaged: {type(error).__name__}: {error}.") from error
 
 
-class _Refused(CorruptFileError):
-    def __init__(self, what: str):
-        super().__init__(
-            f"The pickled array holds {what}, and only dictionaries, texts and integers are read, as FORGE writes "
-            "them. A pickle can run code where it is loaded: don't load this one by other means unless you trust it."
-        )
+def _refused(what: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"The pickled array holds {what}, and only dictionaries, texts and integers are read, as FORGE writes them. A "
+        "pickle can run code where it is loaded: don't load this one by other means unless you trust it."
+    )
 
 
 class _Reader:
@@ -148,7 +147,7 @@ class _Reader:
             elif code == 0x8A:  # LONG1
                 stop = at + 1 + data[at]
                 if data[at] > _MAX_INT_BYTES:
-                    raise _Refused("an integer of more than 64 bits")
+                    raise _refused("an integer of more than 64 bits")
                 push(int.from_bytes(data[at + 1 : stop], "little", signed=True))
                 at = stop
             elif code == 0x71:  # BINPUT
@@ -166,7 +165,7 @@ class _Reader:
             elif code == 0x65 or code == 0x61:  # APPENDS, APPEND
                 start = marks.pop() if code == 0x65 else len(stack) - 1
                 if start < 1 or type(stack[start - 1]) is not list:
-                    raise _Refused("an append to something other than a list")
+                    raise _refused("an append to something other than a list")
                 stack[start - 1].extend(stack[start:])
                 del stack[start:]
             elif code == 0x7D:  # EMPTY_DICT
@@ -199,32 +198,32 @@ class _Reader:
                 _set_state(stack[-1], state)
             elif code == 0x80:  # PROTO
                 if not 3 <= data[at] <= 5:
-                    raise _Refused(f"protocol {data[at]}")
+                    raise _refused(f"protocol {data[at]}")
                 at += 1
             elif code == 0x95:  # FRAME
                 at += 8
             elif code == 0x2E:  # STOP
                 if len(stack) != 1 or marks:
-                    raise _Refused("more than one object")
+                    raise _refused("more than one object")
                 return stack[0]
             else:
-                raise _Refused(f"the instruction 0x{code:02x}")
+                raise _refused(f"the instruction 0x{code:02x}")
 
 
 def _function(module: Any, name: Any) -> _Function:
     if type(module) is not str or type(name) is not str or (module, name) not in _NAMES:
         shown = f"{module}.{name}" if type(module) is str and type(name) is str else "something"
-        raise _Refused(f"the name {shown[:80]!r}")
+        raise _refused(f"the name {shown[:80]!r}")
     return _Function(_NAMES[module, name])
 
 
 def _call(function: Any, arguments: Any) -> Any:
     if type(function) is not _Function or type(arguments) is not tuple:
-        raise _Refused("a call of something other than numpy's rebuilders")
+        raise _refused("a call of something other than numpy's rebuilders")
     if function.name == _NEW_ARRAY:
         # (ndarray, (0,), b"b"): an empty array, which `_set_state` fills.
         if len(arguments) != 3 or type(arguments[0]) is not _Function or arguments[0].name != _ARRAY:
-            raise _Refused("an array of another class than numpy's")
+            raise _refused("an array of another class than numpy's")
         return _Array()
     if function.name == _DTYPE and arguments and type(arguments[0]) is str:
         kind, size = arguments[0][:1], arguments[0][1:]
@@ -238,39 +237,39 @@ def _call(function: Any, arguments: Any) -> Any:
             if dtype.kind == "U":
                 return value.decode("utf-32-le" if order == "little" else "utf-32-be").rstrip("\0")
             return int.from_bytes(value, order, signed=dtype.kind == "i")
-    raise _Refused(f"a call of numpy's {function.name} for something other than objects, integers or text")
+    raise _refused(f"a call of numpy's {function.name} for something other than objects, integers or text")
 
 
 def _set_state(target: Any, state: Any) -> None:
     if type(target) is _DType and type(state) is tuple and len(state) >= 5:
         # (version, byte order, subdtype, names, fields, ...)
         if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
-            raise _Refused("an array of structures")
+            raise _refused("an array of structures")
         target.order = ">" if state[1] == ">" else "<"
     elif type(target) is _Array and type(state) is tuple and len(state) == 5 and target.items is None:
         # (version, shape, dtype, whether in Fortran's order, elements)
         _, shape, dtype, fortran, items = state
         if type(dtype) is not _DType or dtype.kind != "O" or type(items) is not list:
-            raise _Refused("an array of something other than objects")
+            raise _refused("an array of something other than objects")
         if type(shape) is not tuple or not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 2:
-            raise _Refused("an array of a strange shape")
+            raise _refused("an array of a strange shape")
         if fortran is not False and len(shape) > 1:
-            raise _Refused("an array in Fortran's order")
+            raise _refused("an array in Fortran's order")
         num_items = 1
         for size in shape:
             num_items *= size
         if num_items != len(items):
-            raise _Refused(f"{len(items)} elements for the shape {shape}")
+            raise _refused(f"{len(items)} elements for the shape {shape}")
         target.shape, target.items = shape, items
     else:
-        raise _Refused("a state for something other than numpy's arrays")
+        raise _refused("a state for something other than numpy's arrays")
 
 
 def _set_items(stack: list, start: int) -> None:
     if start < 1 or type(stack[start - 1]) is not dict or (len(stack) - start) % 2:
-        raise _Refused("an entry in something other than a dictionary")
+        raise _refused("an entry in something other than a dictionary")
     keys, values = stack[start::2], stack[start + 1 :: 2]
     if not set(map(type, keys)) <= {str, int} or not set(map(type, values)) <= {str, int}:
-        raise _Refused("a dictionary of something other than texts and integers")
+        raise _refused("a dictionary of something other than texts and integers")
     stack[start - 1].update(zip(keys, values, strict=True))
     del stack[start:]

@@ -32,6 +32,8 @@ __all__ = ["DECODER_ONLY_KEY", "ENCODER_DECODER_KEY", "predict_to_jsonl"]
 DECODER_ONLY_KEY, ENCODER_DECODER_KEY = "_generated_new_text_", "_generated_text_"
 # Rows of so many batches are sorted by length together.
 _BATCHES_PER_WINDOW = 8
+_BLOCK_SIZE = 1000  # rows that are checked at once
+_PROMPT_COLUMNS = ("system", "user", "history", "user_id")
 Encode = Callable[[dict[str, list], int, MalformedRows], list[torch.Tensor | None]]
 
 
@@ -84,7 +86,8 @@ def predict_to_jsonl(
         prefix_table ([`PrefixTable`], *optional*):
             The catalog's prefix table, where there is one already.
         malformed ([`MalformedRows`], *optional*):
-            Takes count of rows of text that have no semantic IDs of the layout. They are written with no predictions.
+            Takes count of rows of text that can't be read, in all rows before the first is searched. They are written
+            with no predictions.
         show_progress (`bool`, *optional*, defaults to `True`):
             Whether to show a progress bar, in the first process.
 
@@ -137,6 +140,12 @@ def predict_to_jsonl(
     table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
     malformed = malformed or MalformedRows(source="`rows`")
     encode = _encoding(model, tokenizer, catalog, rows, encoder, table)
+    # All rows by each process, and whatever was finished before: else it would depend on that which rows are accepted.
+    prompt_columns = rows.select_columns([name for name in _PROMPT_COLUMNS if name in rows.column_names])
+    for start in range(0, len(rows), _BLOCK_SIZE):
+        encode(prompt_columns[start : start + _BLOCK_SIZE], start, malformed)
+        malformed.check()
+    malformed.report()
     search = _Search(model, tokenizer, catalog.layout, table.to(model.device), widths)
     key = ENCODER_DECODER_KEY if model.config.is_encoder_decoder else DECODER_ONLY_KEY
 
@@ -162,8 +171,7 @@ def predict_to_jsonl(
             done = finished[start : start + window]
             if not done.all():
                 columns = rows[start : start + window]
-                prompts = encode(columns, start, malformed)
-                malformed.check()
+                prompts = encode(columns, start, MalformedRows(max_rate=1))
                 # Windows and their batches don't depend on processes or kills, and a batch that was begun is searched
                 # again as it was: numbers that rounding could change stay the same.
                 for batch in _batches(prompts, batch_size):
@@ -180,7 +188,6 @@ def predict_to_jsonl(
                         ]
                         part.write([start + row for row in places], lines)
             progress.update(len(done))
-    malformed.report()
     _wait(count)
     if index == 0:
         merge_parts(path, settings, len(rows))

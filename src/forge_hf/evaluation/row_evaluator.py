@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..data import MalformedRows
 from ..errors import InvalidSequencesError
 from ..generation import PrefixTable
 from ..generation.retrieval import rank_rows
@@ -37,10 +38,12 @@ class RowEvaluator(RetrievalEvaluator):
             As in [`RetrievalEvaluator`].
         max_source_length (`int`, *optional*, defaults to 1024):
             Most tokens of `user`.
+        malformed ([`MalformedRows`], *optional*):
+            Takes count of rows without an answer or with a `user` text that can't be read, which are left out.
 
     Raises:
-        [`InvalidSequencesError`]: if the dataset has no rows, lacks a column, or has a row without an answer, or, once
-            a model is scored, with a `user` text that can't be read.
+        [`InvalidSequencesError`]: if the dataset has no rows, or lacks a column.
+        [`MalformedRowsError`]: if too many rows are malformed.
 
     Example:
 
@@ -73,6 +76,7 @@ class RowEvaluator(RetrievalEvaluator):
         batch_size: int = 64,
         max_source_length: int = 1024,
         show_progress: bool = True,
+        malformed: MalformedRows | None = None,
     ):
         if not isinstance(dataset, Dataset):
             raise InvalidSequencesError(
@@ -94,8 +98,9 @@ class RowEvaluator(RetrievalEvaluator):
         self.batch_size = batch_size
         self.max_source_length = max_source_length
         self.show_progress = show_progress
-        self._rows = dataset.with_format(None)
-        self._histories = range(len(dataset))  # what is searched: rows, by number
+        malformed = malformed or MalformedRows(source="`dataset`")
+        self._rows = _readable(dataset.with_format(None), catalog, malformed)
+        self._histories = range(len(self._rows))  # what is searched: rows, by number
         self._targets = _true_rows(self._rows["answer"][:], catalog)
 
     @property
@@ -113,7 +118,21 @@ class RowEvaluator(RetrievalEvaluator):
         return (nn.functional.pad(ranked, (0, max(0, top_k - ranked.shape[1])), value=-1),)
 
 
-def _true_rows(answers: Sequence[str | None], catalog: SemanticIdCatalog) -> torch.Tensor:
+def _readable(rows: Dataset, catalog: SemanticIdCatalog, malformed: MalformedRows) -> Dataset:
+    problems = {
+        row: "no `answer`" for row, answer in enumerate(rows["answer"][:]) if not (answer or "").strip().strip(";")
+    }
+    problems |= find_codes(as_texts(rows["user"][:])).problems(catalog.layout, "user", only_codes=False)
+    malformed.seen(len(rows))
+    numbers = sorted(problems)
+    malformed.record([row + 1 for row in numbers], [problems[row] for row in numbers], unit="row")
+    malformed.report()
+    if len(problems) == len(rows):
+        raise InvalidSequencesError(f"`dataset` must hold at least one row, got {len(rows)}, all malformed.")
+    return rows.select([row for row in range(len(rows)) if row not in problems]) if problems else rows
+
+
+def _true_rows(answers: Sequence[str], catalog: SemanticIdCatalog) -> torch.Tensor:
     """Rows of the catalog that each answer names, padded with -1; rows beyond the catalog for what it lacks."""
     texts = as_texts(answers)
     codes = find_codes(texts)
@@ -125,13 +144,11 @@ def _true_rows(answers: Sequence[str | None], catalog: SemanticIdCatalog) -> tor
     named = codes.index[np.repeat(is_code, codes.counts)].reshape(-1, catalog.layout.num_levels)
     items_of = iter(catalog.items_for(catalog.layout.from_index(named)))
     truths = []
-    for number, (text, by_code) in enumerate(zip(texts.to_pylist(), is_code.tolist(), strict=True)):
+    for text, by_code in zip(texts.to_pylist(), is_code.tolist(), strict=True):
         if by_code:
             items = next(items_of)[:1]
             truths.append([known[str(items[0])] if items else len(catalog)])
             continue
-        items = list(dict.fromkeys(filter(None, (text or "").strip().split(";"))))
-        if not items:
-            raise InvalidSequencesError(f"`dataset` has a row without an answer: row {number}.")
+        items = list(dict.fromkeys(filter(None, text.strip().split(";"))))
         truths.append([known.get(item, len(catalog) + place) for place, item in enumerate(items)])
     return _pad(torch.tensor(list(chain.from_iterable(truths))), truths)

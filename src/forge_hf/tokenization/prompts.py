@@ -130,7 +130,7 @@ class PromptEncoder:
                 )
 
     def encode_prompts(
-        self, rows: Rows, malformed: MalformedRows | None = None, line_numbers: Iterable[int] | None = None
+        self, rows: Rows, malformed: MalformedRows | None = None, row_numbers: Iterable[int] | None = None
     ) -> list[torch.Tensor]:
         """
         What generation starts from.
@@ -140,8 +140,8 @@ class PromptEncoder:
                 Columns `user` and, if there is one, `system`. Without a system text the chat template's own stands.
             malformed ([`MalformedRows`], *optional*):
                 Keeps count of rows that can't be read, which are `None` in the list. By default they are refused.
-            line_numbers (`Iterable[int]`, *optional*):
-                Number of each row's line, for messages. By default counted from 1.
+            row_numbers (`Iterable[int]`, *optional*):
+                Number of each row, for messages. By default counted from 1.
 
         Returns:
             `list[torch.Tensor]`: one int64 tensor of token ids for each row.
@@ -150,10 +150,10 @@ class PromptEncoder:
             [`InvalidSequencesError`]: A `user` text isn't there, has no codes, has codes that aren't whole semantic
                 IDs of the layout, or so much other text that no item fits in `max_source_length`.
         """
-        return self._encode(rows, False, malformed, line_numbers)
+        return self._encode(rows, False, malformed, row_numbers)
 
     def encode_examples(
-        self, rows: Rows, malformed: MalformedRows | None = None, line_numbers: Iterable[int] | None = None
+        self, rows: Rows, malformed: MalformedRows | None = None, row_numbers: Iterable[int] | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """
         What a model trains on. For a decoder-only model, the `input_ids` begin with the prompt.
@@ -161,7 +161,7 @@ class PromptEncoder:
         Args:
             rows (`dict[str, list[str]]`):
                 Columns `user`, `answer` and, if there is one, `system`.
-            malformed, line_numbers (*optional*):
+            malformed, row_numbers (*optional*):
                 As in [`~PromptEncoder.encode_prompts`].
 
         Returns:
@@ -172,10 +172,10 @@ class PromptEncoder:
             [`InvalidSequencesError`]: As [`~PromptEncoder.encode_prompts`], or an `answer` isn't there or isn't one or
                 more semantic IDs and nothing else.
         """
-        return self._encode(rows, True, malformed, line_numbers)
+        return self._encode(rows, True, malformed, row_numbers)
 
     def _encode(
-        self, rows: Rows, with_answers: bool, malformed: MalformedRows | None, line_numbers: Iterable[int] | None
+        self, rows: Rows, with_answers: bool, malformed: MalformedRows | None, row_numbers: Iterable[int] | None
     ) -> list:
         columns = {"user": as_texts(rows["user"])}
         if self.is_encoder_decoder:  # as FORGE does
@@ -201,12 +201,12 @@ class PromptEncoder:
                     encoded[row] = example
                 else:
                     problems[row] = "`user` has so much text that no item fits in `max_source_length`"
-        numbers = list(range(1, count + 1) if line_numbers is None else line_numbers)
+        numbers = list(range(1, count + 1) if row_numbers is None else row_numbers)
         rows_with_problems = sorted(problems)
         if malformed is not None:
             malformed.seen(count)
             malformed.record(
-                [numbers[row] for row in rows_with_problems], [problems[row] for row in rows_with_problems]
+                [numbers[row] for row in rows_with_problems], [problems[row] for row in rows_with_problems], unit="row"
             )
         elif problems:
             named = "; ".join(f"row {numbers[row]}: {problems[row]}" for row in rows_with_problems[:_SHOWN])

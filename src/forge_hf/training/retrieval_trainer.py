@@ -225,6 +225,7 @@ class RetrievalTrainer(ForgeTrainer):
             "show_progress": not self.args.disable_tqdm,
         }
         if is_rows(dataset):
+            options["malformed"] = MalformedRows(max_rate=self.args.max_malformed_rate, source="`eval_dataset`")
             return RowEvaluator(dataset, self.catalog, max_source_length=self.args.max_source_length, **options)
         return RetrievalEvaluator(
             dataset,

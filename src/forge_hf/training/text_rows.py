@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset as HFDataset
 from datasets import IterableDataset as HFIterableDataset
+from datasets.iterable_dataset import SkipExamplesIterable, TakeExamplesIterable
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
@@ -110,15 +111,16 @@ class PromptStream(IterableDataset):
 
     - Every row is read exactly once an epoch, by one process and there by one worker of the `DataLoader`: the i-th row
       by the one with the number i modulo their number, whatever the number of files. So each reads all files, which
-      takes some 10 microseconds a row of others (and all of them over the network, if files aren't local), and none
-      gets further than the others.
+      takes some 10 to 20 microseconds a row of others (and all of them over the network, if files aren't local), and
+      none gets further than the others.
     - There is no end of an epoch to stop at: batches are always full, and as many on every process.
+    - A stream that was cut with `take` or `skip` is read in its own order of files.
     - Order depends on `seed`, the epoch, and the numbers of processes and workers alone: files in a random order, and
       rows drawn from a buffer. A training goes on from a checkpoint by passing over the rows before.
 
     Args:
         rows (`datasets.IterableDataset`):
-            Columns `user`, `answer` and perhaps `system`: what `load_dataset(..., streaming=True)` gives.
+            Columns `user`, `answer` and perhaps `system`: what `read_text_rows(..., streaming=True)` gives.
         encoder ([`PromptEncoder`]):
             Tokens of a row.
         buffer_size (`int`, *optional*, defaults to 10000):
@@ -174,9 +176,9 @@ class PromptStream(IterableDataset):
         self.process_index = process_index
         self.num_processes = num_processes
         self.malformed = malformed or MalformedRows(source="`train_dataset`")
-        # A CSV file has the names of its columns in its first line.
-        self._first_line = 2 if rows.info.builder_name == "csv" else 1
         self._rows = rows.select_columns([name for name in _COLUMNS if name in first]).with_format("arrow")
+        # Of a stream that was cut, each file would be cut for itself.
+        self._num_files = 1 if _is_cut(rows._ex_iterable) else rows.num_shards
         self._first_epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -225,27 +227,28 @@ class PromptStream(IterableDataset):
         is_first = epoch == self._first_epoch
         malformed = self.malformed if is_first else MalformedRows(max_rate=1)
         self._rows.set_epoch(epoch)  # of a shuffling that was asked of the stream before
-        files = np.arange(self._rows.num_shards)
+        files = np.arange(self._num_files)
         if self.buffer_size:
             files = np.random.default_rng([self.seed, epoch]).permutation(files)  # the same on all
         place, logged = 0, 1
         for file in files.tolist():
-            line = self._first_line
-            for table in self._rows.shard(len(files), file).iter(BLOCK_SIZE):
+            number = 1
+            rows = self._rows.shard(len(files), file) if len(files) > 1 else self._rows
+            for table in rows.iter(BLOCK_SIZE):
                 mine = np.arange((part - place) % num_parts, len(table), num_parts)
                 named = len(malformed.first)
                 yield from filter(
                     None,
-                    self.encoder.encode_examples(_columns(table.take(pa.array(mine))), malformed, line + mine),
+                    self.encoder.encode_examples(_columns(table.take(pa.array(mine))), malformed, number + mine),
                 )
                 if len(files) > 1:
                     found = malformed.first[named:]
-                    malformed.first[named:] = [(number, f"{reason} (file {file + 1})") for number, reason in found]
+                    malformed.first[named:] = [(row, f"{reason} (file {file + 1})") for row, reason in found]
                 malformed.check()
                 if is_first and malformed.num_malformed >= logged:
                     logger.warning(f"{malformed.summary()}. They are left out.")
                     logged = 10 ** len(str(malformed.num_malformed))
-                place, line = place + len(table), line + len(table)
+                place, number = place + len(table), number + len(table)
         if place < num_parts:
             raise InvalidSequencesError(
                 f"`rows` must hold a row for each of the {num_parts} processes and workers, got {place}. Use fewer."
@@ -259,6 +262,14 @@ def is_rows(dataset) -> bool:
     if isinstance(dataset, HFIterableDataset):
         return True
     return isinstance(dataset, HFDataset) and {"user", "answer"} <= set(dataset.column_names)
+
+
+def _is_cut(examples) -> bool:
+    """Whether `take` or `skip` is one of the steps of a stream."""
+    if isinstance(examples, (SkipExamplesIterable, TakeExamplesIterable)):
+        return True
+    before = getattr(examples, "ex_iterables", None) or [getattr(examples, "ex_iterable", None)]
+    return any(_is_cut(step) for step in before if step is not None)
 
 
 def _check_columns(names: list[str]) -> None:
