@@ -19,7 +19,7 @@ demo: .venv/installed  ## The main job on the built-in market, in under 3 minute
 test: .venv/installed  ## Lint and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 style: .venv/installed  ## Format the code
 	$(BIN)/ruff check --fix .

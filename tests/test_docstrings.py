@@ -69,7 +69,7 @@ def test_readme_snippets_run(tmp_path, monkeypatch):
     """The README's Python, top to bottom, in an empty folder."""
     readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for snippet in snippets:
