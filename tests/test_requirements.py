@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).parents[1]
-# Of packages that are named: datasets needs pyarrow and fsspec, transformers tokenizers and yaml. STATIC's code, which a
-# benchmark compares with where it is at hand, is no package.
+# Of packages that are named: datasets needs fsspec and pyarrow, transformers needs tokenizers and yaml. STATIC's code,
+# which a benchmark compares with where it is at hand, is no package.
 COME_ALONG = {"fsspec", "pyarrow", "tokenizers", "yaml", "static_decoding"}
 OTHER_NAMES = {"faiss_cpu": "faiss", "scikit_learn": "sklearn"}
 
