@@ -120,19 +120,25 @@ def measure_metrics(catalog, decoded, embeddings: ItemEmbeddings, pairs: np.ndar
     return quality
 
 
-def train_retriever(catalog: SemanticIdCatalog, splits, folder: Path, args) -> dict:
-    set_seed(args.seed)
+def train_small_retriever(catalog: SemanticIdCatalog, splits, folder: Path, seed: int):
+    """A trainer that has trained the small retriever on a catalog, and its tokenizer."""
+    set_seed(seed)
     model, tokenizer = create_retriever("qwen2-small", catalog, **RETRIEVER)
     arguments = RetrievalTrainingArguments(
         output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH_SIZE,
         per_device_eval_batch_size=64, learning_rate=2e-3, hidden_dropout=0.1, **RETRIEVER_ARGUMENTS,
         eval_strategy="no", save_strategy="no", load_best_model_at_end=False, logging_steps=0.25,
-        use_cpu=not torch.cuda.is_available(), seed=args.seed, disable_tqdm=True, report_to="none",
+        use_cpu=not torch.cuda.is_available(), seed=seed, disable_tqdm=True, report_to="none",
     )  # fmt: skip
     trainer = RetrievalTrainer(
         model, arguments, catalog=catalog, processing_class=tokenizer, train_dataset=splits["train"]
     )
     trainer.train()
+    return trainer, tokenizer
+
+
+def score_retriever(catalog: SemanticIdCatalog, splits, args) -> dict:
+    trainer, tokenizer = train_small_retriever(catalog, splits, args.runs / "retriever", args.seed)
     validation = splits["validation"].shuffle(seed=0).select(range(VALIDATION_USERS))
     evaluator = RetrievalEvaluator(validation, catalog, ks=(5, 10), num_beams=NUM_BEAMS, max_history=20)
     with trainer.compute_loss_context_manager():
@@ -156,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
             "seed": args.seed,
             "codebook_sizes": list(catalog.layout.codebook_sizes),
             "metrics": measure_metrics(catalog, decoded, embeddings, ids, categories),
-            "retriever": train_retriever(catalog, splits, args.runs / "retriever", args),
+            "retriever": score_retriever(catalog, splits, args),
         }
         write_json(path, result)
         print(name, json.dumps(result["retriever"]), flush=True)

@@ -6,6 +6,7 @@ import threading
 import peft
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BloomConfig,
@@ -127,7 +128,7 @@ def test_a_model_with_a_replaced_forward_is_run_as_it_is(architecture, make_mode
     expected = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
     for module, is_viewed in [(model.get_output_embeddings(), True), (model.get_decoder(), False)]:
         calls, forward = [], module.forward
-        # bound to the module itself, as `accelerate` does
+        # a closure over the module
         module.forward = lambda *inputs, calls=calls, forward=forward, **named: (
             calls.append(1) or forward(*inputs, **named)
         )
@@ -135,6 +136,27 @@ def test_a_model_with_a_replaced_forward_is_run_as_it_is(architecture, make_mode
         assert (decoders[-1].view is not None) == is_viewed and len(calls) >= 3
         assert torch.equal(output.leaves, expected.leaves)
         torch.testing.assert_close(output.scores, expected.scores, atol=1e-4, rtol=0)
+
+
+def test_a_model_prepared_for_mixed_precision_shares_its_prompt(
+    architecture, make_model, make_prompts, make_table, decoders
+):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    exact = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=60)
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    assert "forward" in vars(model)  # what `Trainer` leaves behind, too
+    in_bf16 = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=60)
+    unwrapped = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    output = constrained_beam_search(unwrapped, **prompts, prefix_table=table, num_beams=60)
+    assert all(decoder.shared is not None for decoder in decoders)
+    assert torch.equal(output.leaves, exact.leaves) and torch.equal(output.scores, exact.scores)
+    # every item has a beam: the same ones in another order, whose scores are off by the rounding of bf16
+    by_leaf = [found.scores.gather(1, found.leaves.argsort(dim=1)) for found in (exact, in_bf16)]
+    is_found = by_leaf[0].isfinite()
+    assert torch.equal(by_leaf[1].isfinite(), is_found)
+    assert 0 < (by_leaf[0] - by_leaf[1])[is_found].abs().max() < 0.5
 
 
 class LargestTensor(TorchDispatchMode):

@@ -2,6 +2,7 @@
 """A language model that has read prompts, one row each, and then takes one token a beam."""
 
 import copy
+from types import MethodType
 
 import torch
 from torch import nn
@@ -214,7 +215,7 @@ class ModelView:
 
     @classmethod
     def of(cls, model: nn.Module) -> "ModelView | None":
-        """The view of a model; `None` if it has no output head or a module whose `forward` is bound to itself."""
+        """The view of a model; `None` if it has no output head or a module whose `forward` isn't a method of it."""
         try:
             return None if model.get_output_embeddings() is None else cls(model)
         except _UnviewableError:
@@ -232,10 +233,16 @@ class ModelView:
             return module
         if module not in self._twins:
             record = vars(module)
-            if "forward" in record or isinstance(module, torch.jit.ScriptModule):
+            forward = record.get("forward")
+            # A method is bound to the twin below: accelerate prepares models for mixed precision by one.
+            if not (forward is None or getattr(forward, "__self__", None) is module) or isinstance(
+                module, torch.jit.ScriptModule
+            ):
                 raise _UnviewableError
             self._twins[module] = twin = object.__new__(type(module))
             vars(twin).update(record)
+            if forward is not None:
+                vars(twin)["forward"] = MethodType(forward.__func__, twin)
             vars(twin)["_modules"] = {
                 name: None if child is None else self._copy(child) for name, child in record["_modules"].items()
             }

@@ -64,6 +64,7 @@ class CodeHead:
         if not self.is_plain:
             return self._by_calls(hidden, rows, tokens, level_tokens, normalization)
         weight, bias = self.head.weight, self.head.bias
+        hidden = hidden.to(weight.dtype)  # a model that autocasts by itself may end in another
         if normalization == "vocabulary" and len(hidden) * len(weight) <= BLOCK_LOGITS:
             # So few that the whole is one block: of a few rows nothing is spared by making less.
             logits = _product(hidden, weight) if bias is None else _product(hidden, weight) + bias

@@ -1,0 +1,401 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+All item tokenizers side by side, on Amazon Beauty and Sports (2014, 5-core).
+
+    python benchmarks/item_tokenizers.py fit --dataset beauty         # fits each, measures its codes
+    python benchmarks/item_tokenizers.py retrieve --dataset beauty    # the main ones: a small retriever, three seeds
+    python benchmarks/item_tokenizers.py table                        # the table and the picture of all that has run
+
+`--only` picks some by name; what has run isn't run again. Every tokenizer gets the same MiniLM embeddings of all items
+(the collaborative ones see training sequences besides, never a validation or test item), one CPU thread, and settings
+that are ours, not tuned on the scores below. Every retriever is the same small Qwen2, trained alike on the training
+sequences for a few epochs and scored once on the test items: what counts is the order, not the height.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from beauty import RQVAE, write_json
+from sid_ablation import BATCH_SIZE, EPOCHS, RETRIEVER, train_small_retriever
+from transformers import AutoModel, set_seed
+
+from forge_hf import (
+    ItemEmbeddings,
+    RetrievalEvaluator,
+    RQVAETrainer,
+    RQVAETrainingArguments,
+    SemanticIdCatalog,
+    leave_one_out,
+    read_sequences,
+)
+from forge_hf.data import ItemPairs
+from forge_hf.hub import describe_hardware
+from forge_hf.models import (
+    FSQConfig,
+    FSQModel,
+    HierarchicalKMeansConfig,
+    HierarchicalKMeansModel,
+    LSHConfig,
+    LSHModel,
+    OPQConfig,
+    OPQModel,
+    RandomIdsConfig,
+    RandomIdsModel,
+    ResidualKMeansConfig,
+    ResidualKMeansFSQConfig,
+    ResidualKMeansFSQModel,
+    ResidualKMeansModel,
+    RQVAEConfig,
+    RQVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
+)
+from forge_hf.semantic_ids import semantic_id_quality
+from forge_hf.semantic_ids.neighbors import nearest_neighbors
+
+
+DATASETS = {"beauty": "Beauty", "sports": "Sports and Outdoors"}
+SEEDS, NUM_BEAMS, NUM_NEIGHBORS = (0, 1, 2), 20, 10
+DIM = RQVAE["input_dim"]
+TRAINING = {"num_train_epochs": 60, "weight_decay": 1e-4}
+PROTOCOL = (
+    f"leave-one-out, full ranking over all items, all users, test targets read once; {NUM_BEAMS} beams, histories of "
+    f"up to 20 items; weights after {EPOCHS} epochs; a suffix tells apart items of equal codes; tokenizer and "
+    "retriever have the same seed"
+)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How one is made. `make` takes the number of items; `training` are arguments of a network's trainer."""
+
+    make: Callable[[int], Any]
+    training: dict | None = None
+    pairs: bool = False
+    fit: dict = field(default_factory=dict)
+    is_main: bool = False
+
+
+def fitted(model: type, config: type, main: bool = False, **options) -> Tokenizer:
+    return Tokenizer(lambda num_items: model(config(input_dim=DIM, **options)), is_main=main)
+
+
+def trained(
+    model: type, config: type, *, main: bool = False, pairs: bool = False, training=(), **options
+) -> Tokenizer:
+    def make(num_items: int):
+        return model(config(**RQVAE | options))
+
+    return Tokenizer(make, training=TRAINING | dict(training), pairs=pairs, is_main=main)
+
+
+def tree(num_items: int) -> HierarchicalKMeansModel:
+    """A tree of three levels with about a leaf for an item: a larger one has nothing left to divide."""
+    width = round(num_items ** (1 / 3)) + 1
+    return HierarchicalKMeansModel(HierarchicalKMeansConfig(input_dim=DIM, codebook_sizes=[width] * 3))
+
+
+def fsq(levels: int) -> Tokenizer:
+    options = {name: RQVAE[name] for name in ("input_dim", "hidden_sizes")}
+    return Tokenizer(
+        lambda num_items: FSQModel(FSQConfig(fsq_levels=[[8, 6, 5]] * levels, **options)), training=TRAINING
+    )
+
+
+def residual(main: bool = False, **options) -> Tokenizer:
+    return fitted(ResidualKMeansModel, ResidualKMeansConfig, main, **options)
+
+
+THREE, FOUR = [256] * 3, [256] * 4
+# FORGE weighs a contrastive loss of 1 against means over the dimensions; ours are sums over them.
+CONTRASTIVE = {"contrastive_loss_weight": float(DIM), "pairs": True, "training": {"pair_batch_ratio": 1.0}}
+# An encoder that starts as the identity, at the learning rate of MiniOneRec.
+IDENTITY = {"residual_encoder": True, "codebook_dim": DIM, "training": {"learning_rate": 1e-4}}
+VQ = partial(trained, VQVAEModel, VQVAEConfig)
+TOKENIZERS = {
+    "Random IDs 3x256": fitted(RandomIdsModel, RandomIdsConfig, True, codebook_sizes=THREE),
+    "Random IDs 4x256": fitted(RandomIdsModel, RandomIdsConfig, codebook_sizes=FOUR),
+    "LSH 3x256": fitted(LSHModel, LSHConfig, True, codebook_sizes=THREE),
+    "LSH 4x256": fitted(LSHModel, LSHConfig, codebook_sizes=FOUR),
+    "Hierarchical k-means, 3 levels": Tokenizer(tree),
+    "Hierarchical k-means 3x256": fitted(HierarchicalKMeansModel, HierarchicalKMeansConfig, codebook_sizes=THREE),
+    "Residual k-means 3x256": residual(True, codebook_sizes=THREE),
+    "Residual k-means 4x256": residual(codebook_sizes=FOUR),
+    "Residual k-means 3x256, normalized": residual(codebook_sizes=THREE, normalize_residuals=True),
+    "Residual k-means 3x256, balanced": residual(codebook_sizes=THREE, balanced=True),
+    "Residual k-means 4x256, balanced": residual(codebook_sizes=FOUR, balanced=True),
+    "Residual k-means + FSQ 2x256, 4096": fitted(ResidualKMeansFSQModel, ResidualKMeansFSQConfig),
+    "FSQ 3x240": fsq(3),
+    "FSQ 4x240": fsq(4),
+    "OPQ 4x256": fitted(OPQModel, OPQConfig, codebook_sizes=FOUR),
+    "OPQ 16x256": fitted(OPQModel, OPQConfig, codebook_sizes=[256] * 16),
+    "OPQ 32x256": fitted(OPQModel, OPQConfig, codebook_sizes=[256] * 32),
+    "VQ-VAE 8192": VQ(codebook_sizes=[8192]),
+    "VQ-VAE, product 4x256": VQ(codebook_sizes=FOUR),
+    "VQ-VAE, product 4x256, SimVQ": VQ(codebook_sizes=FOUR, codebook_update="simvq", dead_code_threshold=0.0),
+    "VQ-VAE, multi 3x256": VQ(codebook_sizes=THREE, codebook_form="multi"),
+    "RQ-VAE 3x256": trained(RQVAEModel, RQVAEConfig, main=True, codebook_sizes=THREE),
+    "RQ-VAE 4x256": trained(RQVAEModel, RQVAEConfig, codebook_sizes=FOUR),
+    "RQ-VAE 3x256, SimVQ": trained(
+        RQVAEModel, RQVAEConfig, codebook_sizes=THREE, codebook_update="simvq", dead_code_threshold=0.0
+    ),
+    "RQ-KMeans+ 3x256": trained(RQVAEModel, RQVAEConfig, codebook_sizes=THREE, **IDENTITY),
+    "RQ-VAE 3x256, contrastive": trained(RQVAEModel, RQVAEConfig, main=True, codebook_sizes=THREE, **CONTRASTIVE),
+    "RQ-VAE 4x256, contrastive": trained(RQVAEModel, RQVAEConfig, codebook_sizes=FOUR, **CONTRASTIVE),
+}
+
+
+def load_data(folder: Path):
+    """The splits, the embeddings and the items that stand side by side in training sequences."""
+    item_ids = pd.read_parquet(folder / "items.parquet", columns=["item_id"])["item_id"].sort_values().tolist()
+    embeddings = ItemEmbeddings.from_file(folder / "embeddings_minilm.safetensors", item_ids=item_ids)
+    splits = leave_one_out(read_sequences(str(folder / "sequences.txt")))
+    return splits, embeddings, ItemPairs.from_sequences(embeddings, splits["train"])
+
+
+def fit(name: str, folder: Path, embeddings: ItemEmbeddings, pairs: ItemPairs, seed: int):
+    """A tokenizer, which is fitted unless it has been, and the CPU seconds that it took."""
+    tokenizer, record = TOKENIZERS[name], folder / "fit.json"
+    if not record.exists():
+        set_seed(seed)
+        started = time.process_time()
+        model = tokenizer.make(len(embeddings))
+        if tokenizer.training is None:
+            model.fit(embeddings, seed=seed)
+        else:
+            arguments = RQVAETrainingArguments(
+                output_dir=str(folder / "trainer"), **tokenizer.training, save_strategy="no", seed=seed, use_cpu=True,
+                logging_strategy="no", disable_tqdm=True, report_to="none",
+            )  # fmt: skip
+            given = {"pairs": pairs} if tokenizer.pairs else {}
+            RQVAETrainer(model, arguments, train_dataset=embeddings, **given).train()
+        seconds = time.process_time() - started
+        model.eval().save_pretrained(folder)
+        write_json(record, {"fit_seconds": seconds})
+    return AutoModel.from_pretrained(folder), json.loads(record.read_text())["fit_seconds"]
+
+
+def measure(model, embeddings: ItemEmbeddings, pairs: ItemPairs, seed: int) -> dict[str, Any]:
+    """What can be said of a tokenizer's codes without a retriever."""
+    vectors = embeddings.to_tensor().float()
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        codes = model.encode(vectors).codes
+        seconds.append(time.process_time() - started)
+    sizes = list(model.config.codebook_sizes)
+    catalog = SemanticIdCatalog.from_codes(embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
+    ids = np.asarray(embeddings.item_ids)[np.asarray(pairs.rows)]
+    quality = semantic_id_quality(catalog, embeddings=vectors, pairs=ids, seed=seed).to_dict()
+    result = {"codebook_sizes": sizes, "items_per_second": len(vectors) / min(seconds), "quality": quality}
+    if isinstance(model, RandomIdsModel):
+        return result
+    with torch.no_grad():
+        decoded = model.decode(codes)
+    spread = (vectors - vectors.mean(dim=0)).square().sum()
+    result["unexplained_variance"] = float((vectors - decoded).square().sum() / spread)
+    result["decoded_embedding_hit_rate"] = semantic_id_quality(
+        catalog, embeddings=decoded, pairs=ids, seed=seed
+    ).to_dict()["embedding_hit_rate"]
+    rows = np.arange(len(vectors))
+    near, found = (nearest_neighbors(ItemEmbeddings(table), rows, NUM_NEIGHBORS) for table in (vectors, decoded))
+    result["neighbor_overlap"] = float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(near, found, strict=True)]))
+    result["neighbor_overlap"] /= NUM_NEIGHBORS
+    return result
+
+
+def run_name(name: str) -> str:
+    return name.replace(", ", "_").replace(" + ", "_").replace(" ", "-")
+
+
+def run_fits(args: argparse.Namespace) -> None:
+    _, embeddings, pairs = load_data(args.data / args.dataset)
+    for name in args.only or TOKENIZERS:
+        folder = args.runs / args.dataset / f"{run_name(name)}_seed0"
+        if (folder / "measured.json").exists():
+            continue
+        model, seconds = fit(name, folder, embeddings, pairs, seed=0)
+        result = {"tokenizer": name, "fit_seconds": seconds, **measure(model, embeddings, pairs, seed=0)}
+        write_json(folder / "measured.json", result)
+        print(args.dataset, name, f"{seconds:.1f} s", f"{result['quality']['collision_rate']:.4f}", flush=True)
+
+
+def run_retrievers(args: argparse.Namespace) -> None:
+    splits, embeddings, pairs = load_data(args.data / args.dataset)
+    for seed in args.seeds:
+        for name in args.only or [name for name, tokenizer in TOKENIZERS.items() if tokenizer.is_main]:
+            folder = args.runs / args.dataset / f"{run_name(name)}_seed{seed}"
+            if (folder / "retriever.json").exists():
+                continue
+            model, _ = fit(name, folder, embeddings, pairs, seed)
+            codes, sizes = model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes)
+            catalog = SemanticIdCatalog.from_codes(
+                embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix"
+            )
+            trainer, tokenizer = train_small_retriever(catalog, splits, folder / "retriever", seed)
+            seconds = trainer.train_seconds
+            evaluator = RetrievalEvaluator(splits["test"], catalog, ks=(5, 10), num_beams=NUM_BEAMS, max_history=20)
+            retriever = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # in float32
+            scores = evaluator(retriever, tokenizer)
+            write_json(
+                folder / "retriever.json",
+                {"tokenizer": name, "seed": seed, "train_seconds": round(seconds), "test": scores},
+            )
+            print(args.dataset, name, seed, f"recall@10 {scores['recall@10']:.4f}", flush=True)
+
+
+# What the table shows of a tokenizer: a heading, and how to read it.
+COLUMNS = {
+    "fit, s": lambda r: f"{r['fit_seconds']:.1f}",
+    "items/s": lambda r: f"{r['items_per_second']:,.0f}",
+    "variance lost": lambda r: percent(r.get("unexplained_variance")),
+    "collisions": lambda r: percent(r["quality"]["collision_rate"]),
+    "Gini": lambda r: f"{r['quality']['gini']:.3f}",
+    "perplexity": lambda r: f"{min(r['quality']['perplexity']):.0f}-{max(r['quality']['perplexity']):.0f}",
+    "hit rate@20": lambda r: percent((r.get("decoded_embedding_hit_rate") or {}).get("20")),
+    "neighbours kept": lambda r: percent(r.get("neighbor_overlap")),
+    "Recall@10": lambda r: with_deviation(r.get("retriever", {}).get("recall@10")),
+    "NDCG@10": lambda r: with_deviation(r.get("retriever", {}).get("ndcg@10")),
+}
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def with_deviation(scores: list[float] | None) -> str:
+    if not scores:
+        return ""
+    mean = f"{np.mean(scores):.4f}"
+    return f"{mean} ± {np.std(scores, ddof=1):.4f}" if len(scores) == len(SEEDS) else f"{mean} ({len(scores)} seed)"
+
+
+def read_runs(runs: Path, dataset: str) -> list[dict[str, Any]]:
+    """What has run of a dataset, a tokenizer after the other, each with the scores of its retrievers by seed."""
+    found = []
+    for name in TOKENIZERS:
+        path = runs / dataset / f"{run_name(name)}_seed0" / "measured.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        paths = [runs / dataset / f"{run_name(name)}_seed{seed}" / "retriever.json" for seed in SEEDS]
+        retrievers = [json.loads(path.read_text()) for path in paths if path.exists()]
+        if retrievers:
+            scores = {key: [retriever["test"][key] for retriever in retrievers] for key in retrievers[0]["test"]}
+            result["retriever"] = scores | {"seed": [retriever["seed"] for retriever in retrievers]}
+        found.append(result)
+    return found
+
+
+def table(args: argparse.Namespace) -> None:
+    """Joins what has run into one file, prints it and draws it."""
+    runs = {dataset: read_runs(args.runs, dataset) for dataset in DATASETS}
+    result = {
+        "command": "for each dataset: python benchmarks/item_tokenizers.py fit --dataset D, the same with retrieve; "
+        "then python benchmarks/item_tokenizers.py table",
+        "protocol": PROTOCOL,
+        "retriever": {"preset": "qwen2-small", **RETRIEVER, "epochs": EPOCHS, "batch_size": BATCH_SIZE},
+        "networks": {**RQVAE, **TRAINING, "codebook_sizes": "as the name says"},
+        "seconds": "of CPU time, one thread",
+        "hardware": describe_hardware(),
+        "datasets": runs,
+    }
+    write_json(args.results / "item_tokenizers.json", result)
+    plot(runs, args.results / "item_tokenizers.png")
+    for dataset, found in runs.items():
+        print(f"\n| {DATASETS[dataset]} | " + " | ".join(COLUMNS) + " |\n" + "| --- " * (len(COLUMNS) + 1) + "|")
+        for run in found:
+            print(f"| {run['tokenizer']} | " + " | ".join(read(run) for read in COLUMNS.values()) + " |")
+
+
+# Of the Okabe-Ito palette, told apart under every common colour blindness; shapes differ, too.
+FAMILIES = {
+    "Random IDs, LSH": ("#595959", "X", ("Random", "LSH")),
+    "k-means": ("#009E73", "^", ("Residual k-means", "Hierarchical")),
+    "OPQ": ("#E69F00", "P", ("OPQ",)),
+    "FSQ": ("#56B4E9", "v", ("FSQ",)),
+    "VQ-VAE": ("#CC79A7", "s", ("VQ-VAE",)),
+    "RQ-VAE": ("#0072B2", "o", ("RQ-VAE", "RQ-KMeans+")),
+    "trained on what users did, too": ("#D55E00", "D", ("LETTER", "DAS", "MMQ")),
+}
+
+
+def family_of(name: str) -> str:
+    if "contrastive" in name:
+        return "trained on what users did, too"
+    return next(family for family, (*_, starts) in FAMILIES.items() if name.startswith(starts))
+
+
+def plot(runs: dict[str, list[dict]], path: Path) -> None:
+    """Quality against the time to fit: of the codes by themselves (top), and of retrievers (bottom)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 10), layout="constrained")
+    axes = figure.subplots(2, len(runs), sharex=True, squeeze=False)
+    for column, (dataset, found) in enumerate(runs.items()):
+        top, bottom = axes[:, column]
+        for run in found:
+            color, marker, _ = FAMILIES[family_of(run["tokenizer"])]
+            seconds = max(run["fit_seconds"], 0.1)
+            style = {
+                "color": color,
+                "marker": marker,
+                "markersize": 8,
+                "markeredgecolor": "white",
+                "linestyle": "none",
+            }
+            label = {"textcoords": "offset points", "xytext": (6, 4), "fontsize": 7, "color": "#404040"}
+            if "neighbor_overlap" in run:
+                top.plot(seconds, run["neighbor_overlap"], label=family_of(run["tokenizer"]), **style)
+                top.annotate(run["tokenizer"], (seconds, run["neighbor_overlap"]), **label)
+            if "retriever" in run:
+                recall = run["retriever"]["recall@10"]
+                spread = np.std(recall, ddof=1) if len(recall) > 1 else 0
+                bottom.errorbar(
+                    seconds, np.mean(recall), spread, capsize=3, label=family_of(run["tokenizer"]), **style
+                )
+                bottom.annotate(run["tokenizer"], (seconds, np.mean(recall)), **label | {"fontsize": 8})
+        top.set_title(DATASETS[dataset])
+        top.set_ylabel(f"share of the {NUM_NEIGHBORS} nearest that decoded codes keep")
+        bottom.set_ylabel("Recall@10 of the small retriever, ± s.d. of seeds")
+        bottom.set_xlabel("seconds to fit, one CPU thread")
+        for axis in (top, bottom):
+            axis.set_xscale("log")
+            axis.set_ylim(bottom=0)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(color="#E5E5E5", linewidth=0.6)
+            axis.set_axisbelow(True)
+    entries = {}
+    for axis in axes.flat:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        figure.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["fit", "retrieve", "table"])
+    parser.add_argument("--dataset", choices=DATASETS, default="beauty")
+    parser.add_argument("--only", nargs="+", choices=TOKENIZERS, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon2014"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/item_tokenizers"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    {"fit": run_fits, "retrieve": run_retrievers, "table": table}[args.task](args)
+
+
+if __name__ == "__main__":
+    main()
