@@ -6,6 +6,7 @@ They know nothing of item ids, catalogs or tokens.
 
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
+from .letter import LetterConfig, LetterModel, LetterOutput
 from .lsh import LSHConfig, LSHModel
 from .opq import OPQConfig, OPQModel
 from .random_ids import RandomIdsConfig, RandomIdsModel
@@ -28,6 +29,9 @@ __all__ = [
     "ItemTokenizerPreTrainedModel",
     "LSHConfig",
     "LSHModel",
+    "LetterConfig",
+    "LetterModel",
+    "LetterOutput",
     "NeuralItemTokenizerModel",
     "OPQConfig",
     "OPQModel",

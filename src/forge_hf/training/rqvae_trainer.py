@@ -28,8 +28,6 @@ from .pair_batches import ItemsAndPairs, ItemsAndPairsSampler
 
 __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
 
-EVALUATED_TERMS = ("reconstruction_loss", "commitment_loss")  # of the loss, where a model has them
-
 
 @dataclass(repr=False)
 class RQVAETrainingArguments(ForgeTrainingArguments):
@@ -85,12 +83,15 @@ class RQVAETrainer(ForgeTrainer):
     of what the level is given of the encoder's latents: of an RQ-VAE what the levels before left over. Under
     distributed training the first process does this for all.
 
+    A model that learns from further vectors of the items, such as the collaborative vectors of a [`LetterModel`],
+    needs items with a table of them: `items.join(collaborative=vectors)`.
+
     With `pairs`, batches of items to reconstruct and batches of pairs to contrast take turns; what doesn't fill a
     batch is left out. Each term of the loss is logged, as the mean over the batches that have it.
 
-    Evaluation reports, beside `eval_loss`, its terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
-    codes of the evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`,
-    `eval_prefix_collision_rate_{level}` (of the levels up to this one) and `eval_collision_rate`.
+    Evaluation reports, beside `eval_loss`, its terms, such as `eval_reconstruction_loss`, and of the codes of the
+    evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`, `eval_prefix_collision_rate_{level}` (of
+    the levels up to this one) and `eval_collision_rate`.
 
     Args:
         model ([`NeuralItemTokenizerModel`]):
@@ -185,11 +186,13 @@ class RQVAETrainer(ForgeTrainer):
             [`InvalidEmbeddingsError`]: before any work, if the embeddings are empty, of another width, not finite, or
                 fewer than a codebook has codes.
             [`DuplicateItemError`]: if an item id occurs twice.
-            `ValueError`: if `kmeans_sample_size` is too small, a Sinkhorn assignment would meet a short last batch, or
+            `ValueError`: if items lack a table that the model takes, or have one that it doesn't take or of another
+                width, `kmeans_sample_size` is too small, a Sinkhorn assignment would meet a short last batch, or
                 there are pairs without a contrastive loss, a contrastive loss without pairs, or too few for a batch.
         """
         if self.train_dataset is None:
             raise ValueError("`train_dataset` is needed to train.")
+        self._check_tables()
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
         if self._needs_kmeans:
             if 0 < len(self.train_dataset) < largest:
@@ -221,6 +224,25 @@ class RQVAETrainer(ForgeTrainer):
         self._code_facts.clear()
         self._loss_terms.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _check_tables(self) -> None:
+        wanted = self.model.takes_tables
+        for name, dataset in (("train_dataset", self.train_dataset), ("eval_dataset", self.eval_dataset)):
+            given = {} if dataset is None else dataset.tables
+            missing = [table for table in wanted if table not in given]
+            if missing and name == "train_dataset":
+                raise ValueError(
+                    f"`{name}` must have the tables {list(wanted)} that this {type(self.model).__name__} learns from, "
+                    f"but lacks {missing}. Join them: `items.join({missing[0]}=...)`."
+                )
+            for table, vectors in given.items():
+                if table not in wanted:
+                    raise ValueError(f"`{name}` has a table {table!r}, which this {type(self.model).__name__} lacks.")
+                if vectors.dim != wanted[table]:
+                    raise ValueError(
+                        f"Table {table!r} of `{name}` must have width {wanted[table]}, but has width {vectors.dim}. "
+                        f"Set `{table}_dim` of the model to this width."
+                    )
 
     @property
     def _needs_kmeans(self) -> bool:
@@ -298,8 +320,9 @@ class RQVAETrainer(ForgeTrainer):
         """As `transformers.Trainer.evaluate`."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         items = self.eval_dataset if eval_dataset is None else eval_dataset
-        names = {name: f"{metric_key_prefix}_{name}" for name in ("loss", *EVALUATED_TERMS, "collision_rate")}
-        scores = {name: metrics[key] for name, key in names.items() if key in metrics}
+        names = {key.removeprefix(f"{metric_key_prefix}_"): key for key in metrics}
+        scores = {name: metrics[key] for name, key in names.items() if name.endswith("loss")}
+        scores["collision_rate"] = metrics[names["collision_rate"]]
         self.keep_scores(
             "items" if metric_key_prefix == "eval" else metric_key_prefix, scores, len(items), "all items"
         )
@@ -343,7 +366,9 @@ class RQVAETrainer(ForgeTrainer):
         """Keeps of the outputs what the metrics need: the codes (as labels) and terms of the loss."""
         with torch.no_grad():
             output = model(**self._prepare_inputs(inputs))
-        terms = {name: output[name].repeat(len(output.codes)) for name in EVALUATED_TERMS if name in output}
+        # In evaluation the codebook loss is the commitment loss.
+        names = [name for name in output if name.endswith("_loss") and name != "codebook_loss"]
+        terms = {name: output[name].repeat(len(output.codes)) for name in names}
         return output.loss, terms, output.codes
 
     def _code_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
