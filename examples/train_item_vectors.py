@@ -37,6 +37,7 @@ PADDING = -100
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", help="what forge_hf.read_sequences reads")
+    parser.add_argument("--item_ids", help="JSON list of all items, where some are in no sequence")
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--dim", type=int, default=64, help="width of the vectors")
     parser.add_argument("--num_layers", type=int, default=2)
@@ -143,13 +144,15 @@ def main():
     set_seed(args.seed)
     if args.tiny:
         args.num_train_epochs, args.dim, args.batch_size = 2, 16, 64
-        sequences = SyntheticMarket(num_items=200, num_users=300).sequences
+        market = SyntheticMarket(num_items=2000, num_users=500)  # that of train_rqvae.py --tiny
+        sequences, listed = market.sequences, market.item_ids
     else:
         sequences = read_sequences(args.sequences)
+        listed = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else []
 
-    # 1. Items by number. All have a row, also those that only occur in what is left out.
+    # 1. Items by number. All have a row, also those that occur only in what is left out, or nowhere.
     splits = leave_one_out(sequences)
-    item_ids = sorted(set(chain.from_iterable(sequences["items"])))
+    item_ids = sorted(set(chain(listed, *sequences["items"])))
     numbers = {item: number for number, item in enumerate(item_ids)}
     histories = [np.array([numbers[item] for item in items]) for items in splits["train"]["items"]]
     targets = np.array([numbers[item] for item in splits["validation"]["target"]])
