@@ -93,8 +93,8 @@ def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides:
 
     Of `"forge"`, the optimizer, the schedule of the learning rate and the batch (2048 on each process) are FORGE's.
     The linear layers are initialized otherwise, and codes from a normal distribution of FORGE's deviation. Of
-    `"tiger"`, which was trained with Adagrad, these are the defaults of [`RQVAETrainingArguments`]. Of `"letter"`, these
-    are LETTER's but for the number of epochs, 20,000.
+    `"tiger"`, which was trained with Adagrad, these are the defaults of [`RQVAETrainingArguments`]. Of `"letter"`,
+    these are LETTER's but for the number of epochs, 20,000.
 
     Args:
         name (`str`):
