@@ -23,6 +23,8 @@ from .generation import (
 )
 from .hub import push_folder
 from .models import (
+    DASConfig,
+    DASModel,
     FSQConfig,
     FSQModel,
     HierarchicalKMeansConfig,
@@ -56,7 +58,7 @@ from .tokenization import (
 
 
 if TYPE_CHECKING:
-    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, leave_one_out, read_sequences
+    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, UserItemPairs, leave_one_out, read_sequences
     from .evaluation import RetrievalEvaluator
     from .training import (
         RetrievalTrainer,
@@ -75,6 +77,7 @@ _LAZY = {
     "ItemEmbeddings": "data",
     "ItemPairs": "data",
     "SyntheticMarket": "data",
+    "UserItemPairs": "data",
     "leave_one_out": "data",
     "read_sequences": "data",
     "RetrievalEvaluator": "evaluation",
@@ -89,6 +92,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "DASConfig",
+    "DASModel",
     "FSQConfig",
     "FSQModel",
     "ForgeError",
@@ -125,6 +130,7 @@ __all__ = [
     "SemanticIdLogitsProcessor",
     "SemanticIdTokenizer",
     "SyntheticMarket",
+    "UserItemPairs",
     "VQVAEConfig",
     "VQVAEModel",
     "add_lora",

@@ -4,6 +4,7 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .das import DASConfig, DASModel, DASOutput
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
 from .letter import LetterConfig, LetterModel, LetterOutput
@@ -19,6 +20,9 @@ from .vqvae import VQVAEConfig, VQVAEModel
 
 
 __all__ = [
+    "DASConfig",
+    "DASModel",
+    "DASOutput",
     "FSQConfig",
     "FSQModel",
     "FSQOutput",

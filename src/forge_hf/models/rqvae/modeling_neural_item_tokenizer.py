@@ -59,13 +59,15 @@ class NeuralItemTokenizerModel(ItemTokenizerPreTrainedModel):
     - `is_initialized` says whether what follows has been done. `set_input_statistics` is called before the first step.
     - With `has_codebooks`, `initialize_codebooks` is called next, on latents of `get_latents`.
     - `takes_tables` names the further vectors of the items that `forward` takes in training, with their widths.
-    - With `takes_pairs`, `forward` takes `positives` and there must be pairs to train on.
+    - With `takes_pairs`, `forward` takes `positives` and there must be pairs to train on. With `takes_users` too, the
+      pairs are of a user and an item, and the model has a `user_tokenizer`, which is initialized from the users.
     - With `needs_full_batches`, a short last batch is refused.
     """
 
     has_codebooks = False
     takes_tables: dict[str, int] = {}
     takes_pairs = False
+    takes_users = False
     needs_full_batches = False
 
     @torch.no_grad()

@@ -43,6 +43,8 @@ class RQVAEOutput(ModelOutput):
             The encoder's output.
         codes (`torch.LongTensor` of shape `(batch_size, num_levels)`):
             The codes that were used. In evaluation mode these are the codes of [`~RQVAEModel.encode`].
+        quantized (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
+            The latents as their codes give them, which is what the decoder gets. Its gradient goes to the latents.
     """
 
     loss: torch.FloatTensor | None = None
@@ -54,6 +56,7 @@ class RQVAEOutput(ModelOutput):
     reconstruction: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     codes: torch.LongTensor | None = None
+    quantized: torch.FloatTensor | None = None
 
 
 @dataclass
