@@ -195,7 +195,7 @@ def test_user_sizes_default_to_those_of_items():
         ({"temperature": 0}, "`temperature` must be positive"),
         ({"collaborative_dim": 0}, "`collaborative_dim` must be at least 1"),
         ({"contrastive_loss_weight": 1.0}, "`contrastive_loss_weight` must be 0"),
-        ({"user_codebook_sizes": [1]}, "The users' RQ-VAE .*`codebook_sizes` must give at least 2"),
+        ({"user_codebook_sizes": [1]}, r"(?s)The users' RQ-VAE .*`codebook_sizes` must give at least 2"),
         ({"user_input_dim": 0}, "`user_input_dim`"),
     ],
 )

@@ -2,6 +2,7 @@
 """DAS configuration."""
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 
 from ..rqvae.configuration_rqvae import RQVAEConfig
 
@@ -103,8 +104,8 @@ class DASConfig(RQVAEConfig):
                 raise ValueError(f"`{name}_loss_weight` must not be negative, but is {weight}.")
         try:
             self.user_config  # noqa: B018
-        except ValueError as error:
-            raise ValueError(f"The users' RQ-VAE (`user_input_dim` and so on): {error}") from error
+        except StrictDataclassError as error:
+            raise ValueError(f"The users' RQ-VAE (`user_input_dim`, `user_codebook_sizes`, ...): {error}") from error
 
 
 __all__ = ["DASConfig"]

@@ -344,7 +344,10 @@ class RQVAEModel(RQVAEPreTrainedModel):
             decoded = self.decoder(passed)
             reconstruction = self.input_normalization.inverse(decoded)
             output = self.output_class(
-                reconstruction=reconstruction[:size], latents=latents[:size], codes=codes[:size]
+                reconstruction=reconstruction[:size],
+                latents=latents[:size],
+                codes=codes[:size],
+                quantized=passed[:size],
             )
             if return_loss:
                 kind, reduction = self.config.reconstruction_loss, "sum" if self._sums_losses else "mean"
