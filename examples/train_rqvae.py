@@ -19,6 +19,11 @@ file of two columns of item ids; or what stands side by side in training sequenc
         --pairs contrastive_data_mask.npz --output_dir runs/rqvae
     python examples/train_rqvae.py --preset forge --embeddings part_01.csv --sequences origin_behavior/s1_tiny.csv \
         --output_dir runs/rqvae
+
+As LETTER, with collaborative vectors of the items, such as examples/train_item_vectors.py makes:
+
+    python examples/train_rqvae.py --preset letter --embeddings items.parquet \
+        --collaborative runs/vectors/items.parquet --output_dir runs/letter
 """
 
 import argparse
@@ -26,12 +31,11 @@ import json
 from pathlib import Path
 
 from datasets import load_dataset
-from transformers import set_seed
+from transformers import AutoModel, set_seed
 
 from forge_hf import (
     ItemEmbeddings,
     ItemPairs,
-    RQVAEModel,
     RQVAETrainer,
     SyntheticMarket,
     create_item_tokenizer,
@@ -65,8 +69,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--pair_batch_ratio", type=float, help="batches of pairs for each of items; default: all pairs"
     )
+    parser.add_argument("--collaborative", help="file of the items' collaborative vectors and ids, for LETTER")
     parser.add_argument(
-        "--preset", default="ours", choices=["ours", "tiger", "forge"], help="what follows, if not set"
+        "--preset", default="ours", choices=["ours", "tiger", "forge", "letter"], help="what follows, if not set"
     )
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="codes of each level")
     parser.add_argument("--codebook_dim", type=int)
@@ -85,6 +90,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.embeddings) + args.tiny != 1:
         parser.error("give exactly one of --embeddings and --tiny")
+    if bool(args.collaborative) != (args.preset == "letter"):
+        parser.error("--collaborative and --preset letter go together")
     if args.tiny:
         args.codebook_sizes, args.codebook_dim, args.hidden_sizes = [32, 32, 32], 16, [64]
         args.num_train_epochs, args.batch_size = 20, 128
@@ -114,6 +121,8 @@ def main():
         items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids, key=args.key)
     else:
         items = ItemEmbeddings.from_dataset(load_dataset(args.embeddings, split="train"))
+    if args.collaborative:
+        items = items.join(collaborative=ItemEmbeddings.from_file(args.collaborative))
 
     pairs = None
     if args.pairs:
@@ -126,6 +135,7 @@ def main():
     # 2. The model.
     preset = "tiger" if args.preset == "ours" else args.preset
     changes = given(args, *CONFIG_ARGUMENTS) | {"contrastive_loss_weight": 0.0 if pairs is None else 1.0}
+    changes |= {f"{name}_dim": table.dim for name, table in items.tables.items()}
     model = create_item_tokenizer(preset, **(OURS if args.preset == "ours" else {}) | changes, input_dim=items.dim)
 
     # 3. Train. The trainer first checks the embeddings, measures them and initializes the codebooks by k-means.
@@ -162,7 +172,7 @@ def main():
     print(f"Collision rate {metrics['eval_collision_rate']:.4f}; saved to {args.output_dir}")
 
     # 5. It loads as any model, and turns items into codes.
-    model = RQVAEModel.from_pretrained(args.output_dir)
+    model = AutoModel.from_pretrained(args.output_dir)
     first = range(min(5, len(items)))
     codes = model.encode(items.__getitems__(first)["embeddings"]).codes.tolist()
     for row in first:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
-from forge_hf import ItemEmbeddings, RQVAEModel, SemanticIdCatalog, SyntheticMarket
+from forge_hf import ItemEmbeddings, LetterModel, RQVAEModel, SemanticIdCatalog, SyntheticMarket, leave_one_out
 from forge_hf.data import (
     ItemPairs,
     write_contrastive_archive,
@@ -196,3 +198,29 @@ def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert "2 processes" in two and one.splitlines()[1:] == two.splitlines()[1:] and "hit_rate@1000" in one
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_collaborative_vectors_and_letter(tmp_path, monkeypatch, capsys):
+    def run_here(script, *args):  # a fresh process takes longer than the script
+        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    output = run_here("train_item_vectors.py", "--tiny", "--output_dir", tmp_path / "vectors")
+    assert "Validation Recall@10" in output
+    vectors = ItemEmbeddings.from_file(tmp_path / "vectors" / "items.parquet").validate(expected_dim=16)
+    users = ItemEmbeddings.from_file(tmp_path / "vectors" / "users.parquet").validate(expected_dim=16)
+    market = SyntheticMarket(num_items=2000, num_users=500)
+    assert list(vectors.item_ids) == sorted(market.item_ids) and len(users) == 500
+    seen = {item for items in leave_one_out(market.sequences)["train"]["items"] for item in items}
+    unseen = torch.tensor([item not in seen for item in vectors.item_ids])
+    table = vectors.to_tensor()
+    assert 0 < unseen.sum() < 2000
+    torch.testing.assert_close(table[unseen], table[~unseen].mean(0).expand(int(unseen.sum()), -1))
+
+    run_here(
+        "train_rqvae.py", "--tiny", "--preset", "letter", "--collaborative", tmp_path / "vectors" / "items.parquet",
+        "--output_dir", tmp_path / "letter",
+    )  # fmt: skip
+    model = AutoModel.from_pretrained(tmp_path / "letter")
+    assert type(model) is LetterModel and model.config.collaborative_dim == 16

@@ -23,10 +23,14 @@ from .generation import (
 )
 from .hub import push_folder
 from .models import (
+    DASConfig,
+    DASModel,
     FSQConfig,
     FSQModel,
     HierarchicalKMeansConfig,
     HierarchicalKMeansModel,
+    LetterConfig,
+    LetterModel,
     LSHConfig,
     LSHModel,
     OPQConfig,
@@ -54,7 +58,7 @@ from .tokenization import (
 
 
 if TYPE_CHECKING:
-    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, leave_one_out, read_sequences
+    from .data import ItemEmbeddings, ItemPairs, SyntheticMarket, UserItemPairs, leave_one_out, read_sequences
     from .evaluation import RetrievalEvaluator
     from .training import (
         RetrievalTrainer,
@@ -73,6 +77,7 @@ _LAZY = {
     "ItemEmbeddings": "data",
     "ItemPairs": "data",
     "SyntheticMarket": "data",
+    "UserItemPairs": "data",
     "leave_one_out": "data",
     "read_sequences": "data",
     "RetrievalEvaluator": "evaluation",
@@ -87,6 +92,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "DASConfig",
+    "DASModel",
     "FSQConfig",
     "FSQModel",
     "ForgeError",
@@ -98,6 +105,8 @@ __all__ = [
     "ItemPairs",
     "LSHConfig",
     "LSHModel",
+    "LetterConfig",
+    "LetterModel",
     "OPQConfig",
     "OPQModel",
     "PrefixTable",
@@ -121,6 +130,7 @@ __all__ = [
     "SemanticIdLogitsProcessor",
     "SemanticIdTokenizer",
     "SyntheticMarket",
+    "UserItemPairs",
     "VQVAEConfig",
     "VQVAEModel",
     "add_lora",

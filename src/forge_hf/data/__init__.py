@@ -20,6 +20,7 @@ from .al_gr_archives import (
 from .al_gr_embeddings import read_item_embeddings, write_item_embeddings
 from .al_gr_item_sids import read_item_sids, write_inferred_sids, write_item_sids
 from .embeddings import ItemEmbeddings
+from .interactions import UserItemPairs
 from .malformed import MalformedRows
 from .pairs import ItemPairs, read_training_sequences
 from .sequences import adjacent_pairs, leave_one_out, read_sequences
@@ -31,6 +32,7 @@ __all__ = [
     "ItemPairs",
     "MalformedRows",
     "SyntheticMarket",
+    "UserItemPairs",
     "adjacent_pairs",
     "behavior_to_lists",
     "leave_one_out",

@@ -166,6 +166,46 @@ class ItemEmbeddings(Dataset):
             raise IndexError(f"`rows` must be in [0, {len(self)}), but span {rows.min()} to {rows.max()}.")
         return ItemEmbeddings(_SelectedRows(self, rows), [self.item_ids[row] for row in rows.tolist()])
 
+    def join(self, **tables: "ItemEmbeddings") -> "ItemEmbeddings":
+        """
+        Puts further vectors beside the items, such as the collaborative vectors that a [`LetterModel`] is trained on.
+        Batches hold them under the names given. Nothing is read yet.
+
+        Args:
+            tables ([`ItemEmbeddings`]):
+                Tables that have a row for each of these items, in any order, and maybe for others. Rows are found by
+                item id; `7` is `"7"` where one table's ids are integers and the other's texts.
+
+        Returns:
+            [`ItemEmbeddings`] of the same items, whose `tables` are those given and whose `select` and `validate` go
+            for all of them.
+
+        Raises:
+            [`UnknownItemError`]: if a table lacks items (the message gives the first few).
+            [`DuplicateItemError`]: if an item id occurs twice in a table.
+            `TypeError`: if a table is not [`ItemEmbeddings`].
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from forge_hf.data import ItemEmbeddings
+
+        >>> vectors = ItemEmbeddings(torch.tensor([[5.0], [6.0]]), item_ids=["b", "a"])
+        >>> items = ItemEmbeddings(torch.eye(2), item_ids=["a", "b"]).join(collaborative=vectors)
+        >>> items[0]
+        {'embeddings': tensor([1., 0.]), 'collaborative': tensor([6.])}
+        ```
+        """
+        from .joined_embeddings import join_tables
+
+        return join_tables(self, tables)
+
+    @property
+    def tables(self) -> dict[str, "ItemEmbeddings"]:
+        """Further vectors of the items, by name: those of [`~ItemEmbeddings.join`]."""
+        return {}
+
     @property
     def num_items(self) -> int:
         return len(self.item_ids)

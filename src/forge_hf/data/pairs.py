@@ -22,7 +22,7 @@ from .malformed import MalformedRows
 from .sequences import _load, _parse, adjacent_pairs, leave_one_out, read_sequences
 
 
-__all__ = ["ItemPairs", "find_rows", "like_ids", "read_pairs", "read_table", "read_training_sequences"]
+__all__ = ["ItemPairs", "find_rows", "like_ids", "read_pairs", "read_table", "read_training_sequences", "rows_of"]
 
 
 class ItemPairs(Dataset):
@@ -63,7 +63,7 @@ class ItemPairs(Dataset):
     def __init__(self, items: ItemEmbeddings, pairs: Any):
         ids = pairs.numpy(force=True) if isinstance(pairs, torch.Tensor) else np.asarray(pairs)
         _check_shape(ids)
-        self._set(items, _rows_of(items, ids.reshape(-1)).reshape(-1, 2))
+        self._set(items, rows_of(items, ids.reshape(-1)).reshape(-1, 2))
 
     @classmethod
     def from_rows(cls, items: ItemEmbeddings, rows: Any) -> "ItemPairs":
@@ -109,7 +109,7 @@ class ItemPairs(Dataset):
         ids = ids[ids[:, 0] != ids[:, 1]]
         if len(ids) == 0:
             raise ValueError("`sequences` has no two different items side by side.")
-        rows = _rows_of(items, ids.reshape(-1)).reshape(-1, 2).astype(np.int64)
+        rows = rows_of(items, ids.reshape(-1)).reshape(-1, 2).astype(np.int64)
         keys = np.unique(rows.min(axis=1) * len(items) + rows.max(axis=1))
         pairs = np.stack(np.divmod(keys, len(items)), axis=1)
         return cls.from_rows(items, pairs)
@@ -137,7 +137,7 @@ class ItemPairs(Dataset):
         """
         if Path(path).suffix == ".npz":
             return _open_archive(Path(path))
-        rows = [_rows_of(items, column) for column in read_pairs(path, items.item_ids)]
+        rows = [rows_of(items, column) for column in read_pairs(path, items.item_ids)]
         return cls.from_rows(items, np.stack(rows, axis=1))
 
     def _set(self, items: ItemEmbeddings, rows: np.ndarray) -> None:
@@ -272,14 +272,14 @@ def _check_shape(pairs: np.ndarray) -> None:
         raise ValueError(f"`pairs` must have shape (num_pairs, 2) with at least one pair, but has {pairs.shape}.")
 
 
-def _rows_of(items: ItemEmbeddings, ids: np.ndarray | pa.Array) -> np.ndarray:
-    """The row of each id."""
+def rows_of(items: ItemEmbeddings, ids: np.ndarray | pa.Array, name: str = "items") -> np.ndarray:
+    """The row of each id; `name` is what an error calls the table."""
     rows = find_rows(items.item_ids, ids)
     if rows.null_count:
         missing = _id_array(ids).filter(rows.is_null()).unique()
         first = ", ".join(repr(item) for item in missing[:5].to_pylist())
         more = ", …" if len(missing) > 5 else ""
-        raise UnknownItemError(f"{len(missing)} items of the pairs are not in `items`: {first}{more}.")
+        raise UnknownItemError(f"{len(missing)} {name} of the pairs are not in `{name}`: {first}{more}.")
     return rows.to_numpy()
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from ..errors import InvalidSequencesError
 
 
-__all__ = ["adjacent_pairs", "leave_one_out", "read_sequences"]
+__all__ = ["adjacent_pairs", "items_by_user", "leave_one_out", "read_sequences"]
 
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow"}
 # The integers that are written back exactly as they were read ("007" isn't one of them: it stays text).
@@ -152,6 +152,14 @@ def adjacent_pairs(sequences: Dataset) -> np.ndarray:
     first[offsets[1:][np.diff(offsets) > 0] - offsets[0] - 1] = False  # the last of a sequence has no follower
     starts = np.flatnonzero(first[: len(values)])
     return np.stack([values[starts], values[starts + 1]], axis=1)
+
+
+def items_by_user(sequences: Dataset) -> tuple[pa.Array, pa.Array]:
+    """The user and the item of each place in the columns `user_id` and `items`."""
+    users, items = _columns(sequences, "`sequences`")
+    offsets = np.asarray(items.offsets, dtype=np.int64)
+    rows = np.repeat(np.arange(len(users)), np.diff(offsets))
+    return users.take(pa.array(rows)), items.values.slice(offsets[0], offsets[-1] - offsets[0])
 
 
 def _cut(items: pa.ListArray, last: int) -> tuple[pa.ListArray, pa.Array]:

@@ -4,8 +4,10 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .das import DASConfig, DASModel, DASOutput
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
+from .letter import LetterConfig, LetterModel, LetterOutput
 from .lsh import LSHConfig, LSHModel
 from .opq import OPQConfig, OPQModel
 from .random_ids import RandomIdsConfig, RandomIdsModel
@@ -18,6 +20,9 @@ from .vqvae import VQVAEConfig, VQVAEModel
 
 
 __all__ = [
+    "DASConfig",
+    "DASModel",
+    "DASOutput",
     "FSQConfig",
     "FSQModel",
     "FSQOutput",
@@ -28,6 +33,9 @@ __all__ = [
     "ItemTokenizerPreTrainedModel",
     "LSHConfig",
     "LSHModel",
+    "LetterConfig",
+    "LetterModel",
+    "LetterOutput",
     "NeuralItemTokenizerModel",
     "OPQConfig",
     "OPQModel",

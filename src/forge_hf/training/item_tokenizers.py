@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from ..models.rqvae import RQVAEConfig, RQVAEModel
+from ..models import LetterModel, RQVAEModel
 from .rqvae_trainer import RQVAETrainingArguments
 
 
 __all__ = ["ITEM_TOKENIZER_PRESETS", "convert_forge_weights", "create_item_tokenizer", "item_tokenizer_arguments"]
 
-# Fields of `RQVAEConfig` ("model") and of `RQVAETrainingArguments` ("training") that aren't at their defaults.
+# Fields of the config ("model") and of `RQVAETrainingArguments` ("training") that aren't at their defaults, and the
+# class, where it isn't `RQVAEModel`.
 ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # TIGER, section 4 of https://huggingface.co/papers/2305.05065, for embeddings of Sentence-T5.
     "tiger": {"model": {"codebook_dim": 32, "codebook_sizes": [256, 256, 256], "hidden_sizes": [512, 256, 128]}},
@@ -46,6 +47,12 @@ ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "kmeans_init": False,
         },
     },
+    # LETTER, RQ-VAE/main.py of https://github.com/HonghuiBao2000/LETTER.
+    "letter": {
+        "class": LetterModel,
+        "model": {"codebook_dim": 32, "hidden_sizes": [2048, 1024, 512, 256, 128, 64]},
+        "training": {"weight_decay": 1e-4, "lr_scheduler_type": "constant", "warmup_steps": 0},
+    },
 }
 
 
@@ -57,9 +64,11 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
         name (`str`):
             `"tiger"`, or `"forge"` for the configuration `rqvae_i2v` of FORGE: 512 → 256 → 256 → 64, three levels of
             8192 codes, the cumulative quantization loss, a Sinkhorn assignment in training and the contrastive loss,
-            for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`).
+            for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`). Or `"letter"`, a
+            [`LetterModel`], for which the items need a table of collaborative vectors; LETTER also balances the last
+            level: `training_assignment=["nearest", "nearest", "nearest", "sinkhorn"]`.
         config_overrides (*optional*):
-            Fields of [`RQVAEConfig`] to set, such as `input_dim`.
+            Fields of the config to set, such as `input_dim`.
 
     Returns:
         [`RQVAEModel`]
@@ -74,7 +83,8 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
     ([256, 256], [8192, 8192, 8192])
     ```
     """
-    return RQVAEModel(RQVAEConfig(**_preset(name)["model"] | config_overrides))
+    model_class = _preset(name).get("class", RQVAEModel)
+    return model_class(model_class.config_class(**_preset(name)["model"] | config_overrides))
 
 
 def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides: Any) -> RQVAETrainingArguments:
@@ -83,11 +93,12 @@ def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides:
 
     Of `"forge"`, the optimizer, the schedule of the learning rate and the batch (2048 on each process) are FORGE's.
     The linear layers are initialized otherwise, and codes from a normal distribution of FORGE's deviation. Of
-    `"tiger"`, which was trained with Adagrad, these are the defaults of [`RQVAETrainingArguments`].
+    `"tiger"`, which was trained with Adagrad, these are the defaults of [`RQVAETrainingArguments`]. Of `"letter"`,
+    these are LETTER's but for the number of epochs, 20,000.
 
     Args:
         name (`str`):
-            `"tiger"` or `"forge"`.
+            `"tiger"`, `"forge"` or `"letter"`.
         output_dir (`str` or `os.PathLike`):
             Folder of checkpoints.
         overrides (*optional*):

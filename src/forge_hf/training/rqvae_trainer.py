@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
 from ..data.embeddings import ItemEmbeddings
+from ..data.interactions import UserItemPairs
 from ..data.pairs import ItemPairs
 from ..errors import InvalidEmbeddingsError
 from ..models import NeuralItemTokenizerModel
@@ -27,8 +28,6 @@ from .pair_batches import ItemsAndPairs, ItemsAndPairsSampler
 
 
 __all__ = ["RQVAETrainer", "RQVAETrainingArguments"]
-
-EVALUATED_TERMS = ("reconstruction_loss", "commitment_loss")  # of the loss, where a model has them
 
 
 @dataclass(repr=False)
@@ -85,12 +84,15 @@ class RQVAETrainer(ForgeTrainer):
     of what the level is given of the encoder's latents: of an RQ-VAE what the levels before left over. Under
     distributed training the first process does this for all.
 
+    A model that learns from further vectors of the items, such as the collaborative vectors of a [`LetterModel`],
+    needs items with a table of them: `items.join(collaborative=vectors)`.
+
     With `pairs`, batches of items to reconstruct and batches of pairs to contrast take turns; what doesn't fill a
     batch is left out. Each term of the loss is logged, as the mean over the batches that have it.
 
-    Evaluation reports, beside `eval_loss`, its terms `eval_reconstruction_loss` and `eval_commitment_loss`, and of the
-    codes of the evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`,
-    `eval_prefix_collision_rate_{level}` (of the levels up to this one) and `eval_collision_rate`.
+    Evaluation reports, beside `eval_loss`, its terms, such as `eval_reconstruction_loss`, and of the codes of the
+    evaluation items: `eval_utilization_{level}`, `eval_perplexity_{level}`, `eval_prefix_collision_rate_{level}` (of
+    the levels up to this one) and `eval_collision_rate`.
 
     Args:
         model ([`NeuralItemTokenizerModel`]):
@@ -101,15 +103,15 @@ class RQVAETrainer(ForgeTrainer):
             The items to learn from.
         eval_dataset ([`ItemEmbeddings`], *optional*):
             The items to evaluate on. Collisions are counted among these, so it is usual to give all items.
-        pairs ([`ItemPairs`], *optional*):
+        pairs ([`ItemPairs`] or [`UserItemPairs`], *optional*):
             Pairs of items that the contrastive loss brings together, of a model with `contrastive_loss_weight` above
-            0. Their items need not be those of `train_dataset`.
+            0; or of users and items, of a [`DASModel`]. Their items need not be those of `train_dataset`.
         kwargs (*optional*):
             Further arguments of `transformers.Trainer`.
 
     Raises:
         `TypeError`: if `model` is not a [`NeuralItemTokenizerModel`], a dataset is not [`ItemEmbeddings`], or `pairs`
-            not [`ItemPairs`].
+            not pairs of the model's kind.
         `ValueError`: if `args` would round the weights in evaluation.
 
     Example:
@@ -139,7 +141,7 @@ class RQVAETrainer(ForgeTrainer):
         train_dataset: ItemEmbeddings | None = None,
         eval_dataset: ItemEmbeddings | None = None,
         *,
-        pairs: ItemPairs | None = None,
+        pairs: ItemPairs | UserItemPairs | None = None,
         **kwargs: Any,
     ):
         if not isinstance(model, NeuralItemTokenizerModel):
@@ -153,8 +155,10 @@ class RQVAETrainer(ForgeTrainer):
                     f"`{name}` must be ItemEmbeddings, but is {type(dataset).__name__}. "
                     "Use ItemEmbeddings.from_dataset or ItemEmbeddings.from_file."
                 )
-        if pairs is not None and not isinstance(pairs, ItemPairs):
-            raise TypeError(f"`pairs` must be ItemPairs, but is {type(pairs).__name__}. Use ItemPairs.from_file, say.")
+        kind = UserItemPairs if model.takes_users else ItemPairs
+        if pairs is not None and not isinstance(pairs, kind):
+            name = kind.__name__
+            raise TypeError(f"`pairs` must be {name}, but is {type(pairs).__name__}. Use {name}.from_sequences, say.")
         if args.fp16_full_eval or args.bf16_full_eval:
             raise ValueError("`fp16_full_eval` and `bf16_full_eval` round the weights and change codes: unset them.")
         if pairs is not None:
@@ -185,11 +189,14 @@ class RQVAETrainer(ForgeTrainer):
             [`InvalidEmbeddingsError`]: before any work, if the embeddings are empty, of another width, not finite, or
                 fewer than a codebook has codes.
             [`DuplicateItemError`]: if an item id occurs twice.
-            `ValueError`: if `kmeans_sample_size` is too small, a Sinkhorn assignment would meet a short last batch, or
+            `ValueError`: if items lack a table that the model takes, or have one that it doesn't take or of another
+                width, `kmeans_sample_size` is too small, a Sinkhorn assignment would meet a short last batch, or
                 there are pairs without a contrastive loss, a contrastive loss without pairs, or too few for a batch.
         """
         if self.train_dataset is None:
             raise ValueError("`train_dataset` is needed to train.")
+        self._check_tables()
+        self._check_pairs()
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
         if self._needs_kmeans:
             if 0 < len(self.train_dataset) < largest:
@@ -203,11 +210,6 @@ class RQVAETrainer(ForgeTrainer):
                     f"but is {self.args.kmeans_sample_size}."
                 )
             _import_faiss()
-        if (self.pairs is None) == self.model.takes_pairs:
-            raise ValueError(
-                "`pairs` and a model with a contrastive loss (`contrastive_loss_weight` above 0) go together, but "
-                f"`pairs` {'is missing and the model has one' if self.pairs is None else 'are given and it has none'}."
-            )
         if self.pairs is not None:
             self._get_train_sampler()  # refuses what is too little
         elif self.model.needs_full_batches and not self.args.dataloader_drop_last:
@@ -218,9 +220,52 @@ class RQVAETrainer(ForgeTrainer):
         datasets = [self.train_dataset, self.eval_dataset, None if self.pairs is None else self.pairs.items]
         for dataset in {id(dataset): dataset for dataset in datasets if dataset is not None}.values():
             dataset.validate(expected_dim=config.input_dim)
+        if self.model.takes_users:
+            self.pairs.users.validate(expected_dim=self.model.user_tokenizer.config.input_dim)
         self._code_facts.clear()
         self._loss_terms.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _check_tables(self) -> None:
+        wanted = self.model.takes_tables
+        for name, dataset in (("train_dataset", self.train_dataset), ("eval_dataset", self.eval_dataset)):
+            given = {} if dataset is None else dataset.tables
+            missing = [table for table in wanted if table not in given]
+            if missing and name == "train_dataset":
+                raise ValueError(
+                    f"`{name}` must have the tables {list(wanted)} that this {type(self.model).__name__} learns from, "
+                    f"but lacks {missing}. Join them: `items.join({missing[0]}=...)`."
+                )
+            for table, vectors in given.items():
+                if table not in wanted:
+                    raise ValueError(f"`{name}` has a table {table!r}, which this {type(self.model).__name__} lacks.")
+                if vectors.dim != wanted[table]:
+                    raise ValueError(
+                        f"Table {table!r} of `{name}` must have width {wanted[table]}, but has width {vectors.dim}. "
+                        f"Set `{table}_dim` of the model to this width."
+                    )
+
+    def _check_pairs(self) -> None:
+        config, takes_users = self.model.config, self.model.takes_users
+        if (self.pairs is None) == self.model.takes_pairs:
+            if takes_users:
+                raise ValueError(f"`pairs` of users and items are missing, which {type(self.model).__name__} needs.")
+            raise ValueError(
+                "`pairs` and a model with a contrastive loss (`contrastive_loss_weight` above 0) go together, but "
+                f"`pairs` {'is missing and the model has one' if self.pairs is None else 'are given and it has none'}."
+            )
+        if takes_users:
+            users, largest = self.pairs.users, max(config.user_codebook_sizes)
+            if self._needs_kmeans and 0 < len(users) < largest:
+                raise InvalidEmbeddingsError(
+                    f"`pairs` has {len(users)} users, but the k-means of a codebook of {largest} codes needs at least "
+                    "as many. Use smaller `user_codebook_sizes`."
+                )
+            if (width := users.tables["collaborative"].dim) != config.collaborative_dim:
+                raise ValueError(
+                    f"Collaborative vectors of `pairs` must have width {config.collaborative_dim}, but have width "
+                    f"{width}. Set `collaborative_dim` of the model to this width."
+                )
 
     @property
     def _needs_kmeans(self) -> bool:
@@ -235,10 +280,15 @@ class RQVAETrainer(ForgeTrainer):
         if self.model.is_initialized:
             return
         if self.args.process_index == 0:
-            if self.model.config.input_normalization != "none":
-                self.model.set_input_statistics(*mean_and_std(self.train_dataset))
-            if self._needs_kmeans:
-                self._kmeans_codebooks()
+            sides = [(self.model, self.train_dataset)]
+            if self.model.takes_users:
+                sides.append((self.model.user_tokenizer, self.pairs.users))
+            needs_kmeans = self._needs_kmeans
+            for model, items in sides:
+                if model.config.input_normalization != "none":
+                    model.set_input_statistics(*mean_and_std(items))
+                if needs_kmeans:
+                    self._kmeans_codebooks(model, items)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in self.model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
@@ -287,7 +337,7 @@ class RQVAETrainer(ForgeTrainer):
             means = torch.stack([total / number for total, number in self._loss_terms.values()])
             means = self.accelerator.reduce(means, "mean").tolist()
             logs = logs | dict(zip(self._loss_terms, means, strict=True))
-            if self.pairs is not None:
+            if self.pairs is not None and not self.model.takes_users:
                 contrastive_loss = self.model.contrastive_loss
                 scales = dict(zip(contrastive_loss.terms, contrastive_loss.logit_scales, strict=True))
                 logs |= {f"temperature_{term}": (-scale).exp().item() for term, scale in scales.items()}
@@ -298,8 +348,9 @@ class RQVAETrainer(ForgeTrainer):
         """As `transformers.Trainer.evaluate`."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         items = self.eval_dataset if eval_dataset is None else eval_dataset
-        names = {name: f"{metric_key_prefix}_{name}" for name in ("loss", *EVALUATED_TERMS, "collision_rate")}
-        scores = {name: metrics[key] for name, key in names.items() if key in metrics}
+        names = {key.removeprefix(f"{metric_key_prefix}_"): key for key in metrics}
+        scores = {name: metrics[key] for name, key in names.items() if name.endswith("loss")}
+        scores["collision_rate"] = metrics[names["collision_rate"]]
         self.keep_scores(
             "items" if metric_key_prefix == "eval" else metric_key_prefix, scores, len(items), "all items"
         )
@@ -319,6 +370,8 @@ class RQVAETrainer(ForgeTrainer):
         if self.train_dataset is None:
             return {}
         facts = {"num_items": len(self.train_dataset), "embedding_dim": self.train_dataset.dim}
+        if self.model.takes_users and self.pairs is not None:
+            facts["num_users"] = len(self.pairs.users)
         return facts if self.pairs is None else facts | {"num_pairs": len(self.pairs)}
 
     def describe_run(self) -> dict[str, Any]:
@@ -326,24 +379,26 @@ class RQVAETrainer(ForgeTrainer):
         sizes = {"codebook_sizes": list(self.model.config.codebook_sizes)}
         return super().describe_run() | {"semantic_ids": sizes | self._code_facts.get(self.weights_step, {})}
 
-    def _kmeans_codebooks(self) -> None:
-        sizes, items = self.model.config.codebook_sizes, self.train_dataset
+    def _kmeans_codebooks(self, model: NeuralItemTokenizerModel, items: ItemEmbeddings) -> None:
+        sizes = model.config.codebook_sizes
         sample_size = self.args.kmeans_sample_size or POINTS_PER_CENTROID * max(sizes)
         parts = read_rows(items, sample_rows(len(items), sample_size, self.args.seed))
-        latents = torch.cat([self.model.get_latents(part.to(self.args.device)).cpu() for part in parts])
+        latents = torch.cat([model.get_latents(part.to(self.args.device)).cpu() for part in parts])
         with tqdm(total=len(sizes), desc="Initializing codebooks", disable=self.args.disable_tqdm) as progress:
 
             def cluster(points: torch.Tensor, size: int, level: int) -> torch.Tensor:
                 progress.update()
                 return kmeans(points, size, seed=self.args.seed + level, num_iterations=self.args.kmeans_iterations)
 
-            self.model.initialize_codebooks(latents, cluster)
+            model.initialize_codebooks(latents, cluster)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Keeps of the outputs what the metrics need: the codes (as labels) and terms of the loss."""
         with torch.no_grad():
             output = model(**self._prepare_inputs(inputs))
-        terms = {name: output[name].repeat(len(output.codes)) for name in EVALUATED_TERMS if name in output}
+        # In evaluation the codebook loss is the commitment loss.
+        names = [name for name in output if name.endswith("_loss") and name != "codebook_loss"]
+        terms = {name: output[name].repeat(len(output.codes)) for name in names}
         return output.loss, terms, output.codes
 
     def _code_metrics(self, prediction: EvalPrediction) -> dict[str, float]:

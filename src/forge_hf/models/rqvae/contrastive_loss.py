@@ -42,14 +42,19 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return _GatherRows.apply(rows)
 
 
+def own_places(rows: torch.Tensor, gathered: torch.Tensor) -> torch.Tensor:
+    """Where this process's `rows` stand among the rows of [`gather_rows`]."""
+    first = dist.get_rank() * len(rows) if len(gathered) > len(rows) else 0
+    return torch.arange(first, first + len(rows), device=rows.device)
+
+
 def info_nce(a, b, candidates_of_a, candidates_of_b, logit_scale: torch.Tensor) -> torch.Tensor:
     """
     InfoNCE in both directions, averaged over them and over this process's pairs: row `i` of `a` is to pick candidate
     `i`, and row `i` of `b` its own, by a softmax over inner products times `exp(logit_scale)`. Candidates are of all
     processes.
     """
-    first = dist.get_rank() * len(a) if len(candidates_of_a) > len(a) else 0
-    labels = torch.arange(first, first + len(a), device=a.device)
+    labels = own_places(a, candidates_of_a)
     scale = logit_scale.exp()
     loss_a = F.cross_entropy(scale * a @ candidates_of_a.T, labels)
     loss_b = F.cross_entropy(scale * b @ candidates_of_b.T, labels)

@@ -58,12 +58,16 @@ class NeuralItemTokenizerModel(ItemTokenizerPreTrainedModel):
       are, such as `commitment_loss`. In evaluation mode the codes are those of `encode`.
     - `is_initialized` says whether what follows has been done. `set_input_statistics` is called before the first step.
     - With `has_codebooks`, `initialize_codebooks` is called next, on latents of `get_latents`.
-    - With `takes_pairs`, `forward` takes `positives` and there must be pairs to train on.
+    - `takes_tables` names the further vectors of the items that `forward` takes in training, with their widths.
+    - With `takes_pairs`, `forward` takes `positives` and there must be pairs to train on. With `takes_users` too, the
+      pairs are of a user and an item, and the model has a `user_tokenizer`, which is initialized from the users.
     - With `needs_full_batches`, a short last batch is refused.
     """
 
     has_codebooks = False
+    takes_tables: dict[str, int] = {}
     takes_pairs = False
+    takes_users = False
     needs_full_batches = False
 
     @torch.no_grad()
@@ -73,7 +77,8 @@ class NeuralItemTokenizerModel(ItemTokenizerPreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             init.xavier_normal_(module.weight)
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, ItemTokenizerInputNormalization):
             init.zeros_(module.mean)
             init.ones_(module.std)

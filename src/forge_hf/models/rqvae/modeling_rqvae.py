@@ -43,6 +43,8 @@ class RQVAEOutput(ModelOutput):
             The encoder's output.
         codes (`torch.LongTensor` of shape `(batch_size, num_levels)`):
             The codes that were used. In evaluation mode these are the codes of [`~RQVAEModel.encode`].
+        quantized (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
+            The latents as their codes give them, which is what the decoder gets. Its gradient goes to the latents.
     """
 
     loss: torch.FloatTensor | None = None
@@ -54,6 +56,7 @@ class RQVAEOutput(ModelOutput):
     reconstruction: torch.FloatTensor | None = None
     latents: torch.FloatTensor | None = None
     codes: torch.LongTensor | None = None
+    quantized: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -123,6 +126,7 @@ class RQVAEModel(RQVAEPreTrainedModel):
     """
 
     has_codebooks = True
+    output_class = RQVAEOutput
 
     def __init__(self, config: RQVAEConfig):
         super().__init__(config)
@@ -266,6 +270,16 @@ class RQVAEModel(RQVAEPreTrainedModel):
             codebook = (latents[:, None].detach() - sums).pow(2).mean()
         return commitment, codebook
 
+    def _further_losses(self, quantized: torch.Tensor, codes: torch.Tensor, **inputs) -> dict[str, torch.Tensor]:
+        """
+        Terms that a subclass adds to the loss, by the names of fields of its `output_class`, each of which is weighted
+        by the field `{name}_weight` of the config.
+
+        `quantized`, of shape `(batch_size, codebook_dim)`, passes its gradient on to the latents. `inputs` are the
+        subclass's own arguments of `_forward`. In training mode every process calls this at every step.
+        """
+        return {}
+
     @can_return_tuple
     def forward(
         self, embeddings: torch.Tensor, positives: torch.Tensor | None = None, return_loss: bool = True
@@ -300,6 +314,11 @@ class RQVAEModel(RQVAEPreTrainedModel):
             `ValueError`: if `embeddings` is empty or of the wrong width, `positives` of another shape, or the model
                 has no contrastive loss.
         """
+        return self._forward(embeddings, positives, return_loss)
+
+    def _forward(
+        self, embeddings: torch.Tensor, positives: torch.Tensor | None, return_loss: bool, **inputs
+    ) -> RQVAEOutput:
         self._check_embeddings(embeddings)
         size = len(embeddings)
         if positives is not None:
@@ -324,7 +343,12 @@ class RQVAEModel(RQVAEPreTrainedModel):
                 passed = latents + (quantized - latents).detach()
             decoded = self.decoder(passed)
             reconstruction = self.input_normalization.inverse(decoded)
-            output = RQVAEOutput(reconstruction=reconstruction[:size], latents=latents[:size], codes=codes[:size])
+            output = self.output_class(
+                reconstruction=reconstruction[:size],
+                latents=latents[:size],
+                codes=codes[:size],
+                quantized=passed[:size],
+            )
             if return_loss:
                 kind, reduction = self.config.reconstruction_loss, "sum" if self._sums_losses else "mean"
                 output.reconstruction_loss = reconstruction_loss(decoded, normalized, kind, reduction)
@@ -340,6 +364,9 @@ class RQVAEModel(RQVAEPreTrainedModel):
                 if self.config.codebook_update != "ema":
                     output.codebook_loss = codebook_loss
                     output.loss = output.loss + self.config.codebook_loss_weight * codebook_loss
+                for name, value in self._further_losses(passed, codes, **inputs).items():
+                    output[name] = value
+                    output.loss = output.loss + getattr(self.config, f"{name}_weight") * value
             if self.training:
                 for level, codebook in enumerate(self.quantizer.codebooks):
                     codebook.update(residuals[:, level], codes[:, level])
