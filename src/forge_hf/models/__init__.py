@@ -7,6 +7,7 @@ They know nothing of item ids, catalogs or tokens.
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
 from .lsh import LSHConfig, LSHModel
+from .mmq import MMQConfig, MMQModel, MMQOutput, MMQSoftEncoderOutput
 from .opq import OPQConfig, OPQModel
 from .random_ids import RandomIdsConfig, RandomIdsModel
 from .residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
@@ -28,6 +29,10 @@ __all__ = [
     "ItemTokenizerPreTrainedModel",
     "LSHConfig",
     "LSHModel",
+    "MMQConfig",
+    "MMQModel",
+    "MMQOutput",
+    "MMQSoftEncoderOutput",
     "NeuralItemTokenizerModel",
     "OPQConfig",
     "OPQModel",
