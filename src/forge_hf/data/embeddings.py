@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from ..errors import DuplicateItemError, InvalidEmbeddingsError, UnknownItemError
+from ..errors import DuplicateItemError, InvalidEmbeddingsError
 
 
 READ_BATCH_SIZE = 65_536
@@ -168,20 +167,49 @@ class ItemEmbeddings(Dataset):
         return ItemEmbeddings(_SelectedRows(self, rows), [self.item_ids[row] for row in rows.tolist()])
 
     @classmethod
+    def from_files(
+        cls, paths: Sequence[str | Path], item_ids: Sequence[str | int] | None = None, key: str = "embeddings"
+    ) -> "ItemEmbeddings":
+        """
+        Opens one file as [`~ItemEmbeddings.from_file`] does, or several whose tables are put side by side as
+        [`~ItemEmbeddings.concatenate`] does.
+
+        Args:
+            paths (`Sequence[str | Path]`):
+                The files, of any kind each.
+            item_ids (`Sequence[str | int]`, *optional*):
+                The id of each row, of the files that have none.
+            key (`str`, *optional*, defaults to `"embeddings"`):
+                Name of the tensor in `.safetensors` files.
+
+        Raises:
+            As [`~ItemEmbeddings.from_file`] and [`~ItemEmbeddings.concatenate`].
+        """
+        tables = [cls.from_file(path, key=key) for path in paths]
+        if item_ids is not None:
+            tables = [cls(table._table, item_ids) if isinstance(table.item_ids, range) else table for table in tables]
+        return cls.concatenate(tables)
+
+    @classmethod
     def concatenate(cls, tables: Sequence["ItemEmbeddings"]) -> "ItemEmbeddings":
         """
-        Puts tables side by side: an item's embedding becomes that of the first table, followed by those of the others.
-        Rows are matched by item id. The tables stay where they are, and are read by the same slices where their items
-        are in the same order.
+        Puts tables side by side: the embedding of an item is that of the first table, followed by those of the others,
+        as an [`MMQModel`] takes the modalities of an item. Nothing is read yet, and what is read is read by slices of
+        each table whose items are in the order of the first's.
 
         Args:
             tables (`Sequence[ItemEmbeddings]`):
-                The first has the items of the result, in their order. The others may have more, in any order.
+                The first has the items of the result, in their order. The others have a row for each, in any order,
+                and maybe for others. Rows are found by item id; `7` is `"7"` where one table's ids are integers and
+                another's texts.
+
+        Returns:
+            [`ItemEmbeddings`] whose `dims` are the widths of the tables.
 
         Raises:
             `ValueError`: if there are no tables.
-            `TypeError`: if one is something else than [`ItemEmbeddings`].
-            [`UnknownItemError`]: if a table lacks items of the first; the message names the first few.
+            `TypeError`: if one isn't [`ItemEmbeddings`].
+            [`UnknownItemError`]: if a table lacks items of the first (the message gives the first few).
             [`DuplicateItemError`]: if an item id occurs twice in a table.
 
         Example:
@@ -192,23 +220,22 @@ class ItemEmbeddings(Dataset):
 
         >>> text = ItemEmbeddings(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), item_ids=["a", "b"])
         >>> collaborative = ItemEmbeddings(torch.tensor([[5.0], [6.0]]), item_ids=["b", "a"])
-        >>> ItemEmbeddings.concatenate([text, collaborative]).to_tensor()
+        >>> items = ItemEmbeddings.concatenate([text, collaborative])
+        >>> items.to_tensor()
         tensor([[1., 2., 6.],
                 [3., 4., 5.]])
+        >>> items.dims
+        [2, 1]
         ```
         """
-        tables = list(tables)
-        if not tables:
-            raise ValueError("`tables` must have at least one table, but is empty.")
-        for table in tables:
-            if not isinstance(table, ItemEmbeddings):
-                raise TypeError(
-                    f"`tables` must be ItemEmbeddings, but one is {type(table).__name__}. "
-                    "Use ItemEmbeddings.from_file, say."
-                )
-            table._check_ids()
-        rows = [None, *(_matching_rows(table, tables[0], number) for number, table in enumerate(tables[1:], start=1))]
-        return cls(_SideBySide(tables, rows), tables[0].item_ids)
+        from .concatenated_embeddings import concatenate_tables
+
+        return concatenate_tables(list(tables))
+
+    @property
+    def dims(self) -> list[int]:
+        """Width of each of the tables that stand side by side, as [`~ItemEmbeddings.concatenate`] puts them."""
+        return list(getattr(self._table, "dims", [self.dim]))
 
     @property
     def num_items(self) -> int:
@@ -354,47 +381,13 @@ class _SelectedRows:
 
     def __init__(self, items: ItemEmbeddings, rows: np.ndarray):
         self._items, self._rows = items, rows
-        self.shape = (len(rows), items.dim)
+        self.shape, self.dims = (len(rows), items.dim), items.dims
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         return self._items.__getitems__(self._rows[rows])["embeddings"].numpy()
-
-
-class _SideBySide:
-    """[`ItemEmbeddings`] as one table, whose row `i` has row `rows[t][i]` of each table `t`, or row `i` for `None`."""
-
-    def __init__(self, tables: list[ItemEmbeddings], rows: list[np.ndarray | None]):
-        self._tables, self._rows = tables, rows
-        self.shape = (len(tables[0]), sum(table.dim for table in tables))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> torch.Tensor:
-        parts = [
-            table._read(rows) if own is None else table.__getitems__(own[rows])["embeddings"]
-            for table, own in zip(self._tables, self._rows, strict=True)
-        ]
-        return torch.cat(parts, dim=1)
-
-
-def _matching_rows(table: ItemEmbeddings, first: ItemEmbeddings, number: int) -> np.ndarray | None:
-    """The row of each item of `first` in `table`, or `None` where all are in the same place."""
-    if len(table) == len(first) and all(map(operator.eq, table.item_ids, first.item_ids)):
-        return None
-    row_of = {item_id: row for row, item_id in enumerate(table.item_ids)}
-    rows = [row_of.get(item_id, -1) for item_id in first.item_ids]
-    if -1 in rows:
-        missing = [item_id for item_id, row in zip(first.item_ids, rows, strict=True) if row < 0]
-        raise UnknownItemError(
-            f"`tables[{number}]` lacks {len(missing)} of the {len(first)} items of `tables[0]`, such as "
-            f"{', '.join(map(repr, missing[:5]))} (it has ids such as {next(iter(table.item_ids), None)!r}). Embed "
-            "them there too, or leave them out with `tables[0].select(rows)`."
-        )
-    return np.asarray(rows, dtype=np.int64)
 
 
 class _ArrowTable:

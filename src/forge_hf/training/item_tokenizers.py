@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from ..models.mmq import MMQConfig, MMQModel
 from ..models.rqvae import RQVAEConfig, RQVAEModel
 from .rqvae_trainer import RQVAETrainingArguments
 
 
 __all__ = ["ITEM_TOKENIZER_PRESETS", "convert_forge_weights", "create_item_tokenizer", "item_tokenizer_arguments"]
 
-# Fields of `RQVAEConfig` ("model") and of `RQVAETrainingArguments` ("training") that aren't at their defaults.
+# Fields of the configuration ("model") and of `RQVAETrainingArguments` ("training") that aren't at their defaults.
 ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # TIGER, section 4 of https://huggingface.co/papers/2305.05065, for embeddings of Sentence-T5.
     "tiger": {"model": {"codebook_dim": 32, "codebook_sizes": [256, 256, 256], "hidden_sizes": [512, 256, 128]}},
@@ -46,10 +47,12 @@ ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "kmeans_init": False,
         },
     },
+    # MMQ, https://huggingface.co/papers/2508.15281, with codes by moving averages, of which none falls out of use.
+    "mmq": {"model": {"codebook_update": "ema", "dead_code_threshold": 0.25}},
 }
 
 
-def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
+def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel | MMQModel:
     """
     Makes an item tokenizer of published sizes and objective, with random weights.
 
@@ -57,12 +60,13 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
         name (`str`):
             `"tiger"`, or `"forge"` for the configuration `rqvae_i2v` of FORGE: 512 → 256 → 256 → 64, three levels of
             8192 codes, the cumulative quantization loss, a Sinkhorn assignment in training and the contrastive loss,
-            for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`).
+            for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`); or `"mmq"`, two
+            shared experts and two for each of `modality_dims`.
         config_overrides (*optional*):
-            Fields of [`RQVAEConfig`] to set, such as `input_dim`.
+            Fields of [`RQVAEConfig`], or [`MMQConfig`], to set, such as `input_dim`.
 
     Returns:
-        [`RQVAEModel`]
+        [`RQVAEModel`], or [`MMQModel`] of `"mmq"`.
 
     Example:
 
@@ -74,7 +78,8 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
     ([256, 256], [8192, 8192, 8192])
     ```
     """
-    return RQVAEModel(RQVAEConfig(**_preset(name)["model"] | config_overrides))
+    fields = _preset(name)["model"] | config_overrides
+    return MMQModel(MMQConfig(**fields)) if name == "mmq" else RQVAEModel(RQVAEConfig(**fields))
 
 
 def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides: Any) -> RQVAETrainingArguments:
@@ -87,7 +92,7 @@ def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides:
 
     Args:
         name (`str`):
-            `"tiger"` or `"forge"`.
+            `"tiger"`, `"forge"` or `"mmq"`.
         output_dir (`str` or `os.PathLike`):
             Folder of checkpoints.
         overrides (*optional*):

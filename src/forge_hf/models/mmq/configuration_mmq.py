@@ -24,7 +24,7 @@ class MMQConfig(ItemTokenizerConfig):
     The levels of the semantic ID are the shared experts first, then the specific experts of the first modality, of the
     second, and so on. They have no order beside that: each is chosen by itself.
 
-    The defaults are the paper's numbers of experts and weights of the loss.
+    The numbers of experts and the first three weights of the loss are the paper's.
 
     Args:
         modality_dims (`list[int]`, *optional*, defaults to `[384, 64]`):
@@ -59,8 +59,9 @@ class MMQConfig(ItemTokenizerConfig):
             Weight of the term that turns the experts' outputs of an item away from each other.
         codebook_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the term that pulls codes to latents. Unused when `codebook_update="ema"`.
-        commitment_loss_weight (`float`, *optional*, defaults to 0.25):
-            Weight of the term that pulls latents to codes.
+        commitment_loss_weight (`float`, *optional*, defaults to 3.0):
+            Weight of the term that pulls latents to codes. The default is a quarter of the reconstruction's, as in
+            VQ-VAE. With much less, latents stay between codes, and the experts alike.
         codebook_update (`str`, *optional*, defaults to `"gradient"`):
             `"gradient"`, or `"ema"` for exponential moving averages of the assigned latents.
         ema_decay (`float`, *optional*, defaults to 0.99):
@@ -106,7 +107,7 @@ class MMQConfig(ItemTokenizerConfig):
     modality_reconstruction_loss_weight: float | int = 10.0
     orthogonality_loss_weight: float | int = 0.005
     codebook_loss_weight: float | int = 1.0
-    commitment_loss_weight: float | int = 0.25
+    commitment_loss_weight: float | int = 3.0
     codebook_update: Literal["gradient", "ema"] = "gradient"
     ema_decay: float = 0.99
     ema_epsilon: float = 1e-5
