@@ -39,7 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rqvae", help="folder or Hub repository of an RQ-VAE or another item tokenizer")
     parser.add_argument(
-        "--embeddings", help=".safetensors, .npy, .parquet, .arrow, FORGE's .npz, AL-GR's .csv, or a folder"
+        "--embeddings",
+        nargs="+",
+        help=".safetensors, .npy, .parquet, .arrow, FORGE's .npz, AL-GR's .csv, or a folder; one for each modality",
     )
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
     parser.add_argument("--codes", help='ready codes: JSON of {"item id": [code, ...]}, or a CSV as of AL-GR')
@@ -79,7 +81,7 @@ def main():
             rqvae = untrained_rqvae(items)
         else:
             item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
-            items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids)
+            items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids)
             rqvae = AutoModel.from_pretrained(args.rqvae)
         items.validate(expected_dim=rqvae.config.input_dim)
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes

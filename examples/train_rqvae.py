@@ -24,6 +24,10 @@ As LETTER, with collaborative vectors of the items, such as examples/train_item_
 
     python examples/train_rqvae.py --preset letter --embeddings items.parquet \
         --collaborative runs/vectors/items.parquet --output_dir runs/letter
+
+An MMQ of several modalities, a file each, whose rows are matched by item id:
+
+    python examples/train_rqvae.py --preset mmq --embeddings text.parquet collaborative.parquet --output_dir runs/mmq
 """
 
 import argparse
@@ -49,12 +53,13 @@ from forge_hf.data import read_training_sequences
 OURS = {"codebook_dim": 64, "codebook_update": "ema", "dead_code_threshold": 0.25}
 CONFIG_ARGUMENTS = [
     "codebook_sizes", "codebook_dim", "hidden_sizes", "quantization_loss", "codebook_update", "dead_code_threshold",
+    "num_shared_experts", "num_specific_experts",
 ]  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--embeddings", help="file, saved dataset, or dataset of the Hub")
+    parser.add_argument("--embeddings", nargs="+", help="file, saved dataset, or dataset of the Hub; or several files")
     parser.add_argument("--key", default="embeddings", help="name of the tensor in a .safetensors file")
     parser.add_argument("--item_ids", help="JSON list of the embeddings' item ids, where their file has none")
     parser.add_argument("--output_dir", required=True)
@@ -71,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--collaborative", help="file of the items' collaborative vectors and ids, for LETTER")
     parser.add_argument(
-        "--preset", default="ours", choices=["ours", "tiger", "forge", "letter"], help="what follows, if not set"
+        "--preset", default="ours", choices=["ours", "tiger", "forge", "letter", "mmq"], help="of what isn't set"
     )
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="codes of each level")
     parser.add_argument("--codebook_dim", type=int)
@@ -79,6 +84,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--quantization_loss", choices=["per_level", "cumulative"])
     parser.add_argument("--codebook_update", choices=["ema", "gradient"])
     parser.add_argument("--dead_code_threshold", type=float)
+    parser.add_argument("--num_shared_experts", type=int, help="codes of all modalities, of the preset mmq")
+    parser.add_argument("--num_specific_experts", type=int, help="codes of each modality, of the preset mmq")
     parser.add_argument("--num_train_epochs", type=float)
     parser.add_argument("--batch_size", type=int, help="items of a step, on each process")
     parser.add_argument("--learning_rate", type=float)
@@ -92,6 +99,10 @@ def parse_args() -> argparse.Namespace:
         parser.error("give exactly one of --embeddings and --tiny")
     if bool(args.collaborative) != (args.preset == "letter"):
         parser.error("--collaborative and --preset letter go together")
+    if args.preset == "mmq" and (args.tiny or args.quantization_loss):
+        parser.error("--preset mmq needs --embeddings, and knows no --quantization_loss")
+    if args.preset != "mmq" and given(args, "num_shared_experts", "num_specific_experts"):
+        parser.error("--num_shared_experts and --num_specific_experts are of --preset mmq")
     if args.tiny:
         args.codebook_sizes, args.codebook_dim, args.hidden_sizes = [32, 32, 32], 16, [64]
         args.num_train_epochs, args.batch_size = 20, 128
@@ -103,9 +114,9 @@ def given(args: argparse.Namespace, *names: str) -> dict:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def dataset_name(embeddings: str) -> str:
-    """What the card calls the data: a dataset of the Hub by its id, a file without its folder."""
-    return Path(embeddings).stem if Path(embeddings).exists() else embeddings
+def dataset_name(embeddings: list[str]) -> str:
+    """What the card calls the data: a dataset of the Hub by its id, files without their folder."""
+    return " + ".join(Path(path).stem if Path(path).exists() else path for path in embeddings)
 
 
 def main():
@@ -116,11 +127,11 @@ def main():
     if args.tiny:
         market = SyntheticMarket(num_items=2000, num_users=500 if args.preset == "forge" else 1)
         items = ItemEmbeddings(market.embeddings, item_ids=market.item_ids)
-    elif Path(args.embeddings).exists():
+    elif len(args.embeddings) > 1 or Path(args.embeddings[0]).exists():
         item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
-        items = ItemEmbeddings.from_file(args.embeddings, item_ids=item_ids, key=args.key)
+        items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids, key=args.key)
     else:
-        items = ItemEmbeddings.from_dataset(load_dataset(args.embeddings, split="train"))
+        items = ItemEmbeddings.from_dataset(load_dataset(args.embeddings[0], split="train"))
     if args.collaborative:
         items = items.join(collaborative=ItemEmbeddings.from_file(args.collaborative))
 
@@ -134,8 +145,12 @@ def main():
 
     # 2. The model.
     preset = "tiger" if args.preset == "ours" else args.preset
-    changes = given(args, *CONFIG_ARGUMENTS) | {"contrastive_loss_weight": 0.0 if pairs is None else 1.0}
+    changes = given(args, *CONFIG_ARGUMENTS)
     changes |= {f"{name}_dim": table.dim for name, table in items.tables.items()}
+    if args.preset == "mmq":
+        changes["modality_dims"] = items.dims
+    else:
+        changes["contrastive_loss_weight"] = 0.0 if pairs is None else 1.0
     model = create_item_tokenizer(preset, **(OURS if args.preset == "ours" else {}) | changes, input_dim=items.dim)
 
     # 3. Train. The trainer first checks the embeddings, measures them and initializes the codebooks by k-means.

@@ -14,7 +14,15 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from forge_hf import ItemEmbeddings, LetterModel, RQVAEModel, SemanticIdCatalog, SyntheticMarket, leave_one_out
+from forge_hf import (
+    ItemEmbeddings,
+    LetterModel,
+    MMQModel,
+    RQVAEModel,
+    SemanticIdCatalog,
+    SyntheticMarket,
+    leave_one_out,
+)
 from forge_hf.data import (
     ItemPairs,
     write_contrastive_archive,
@@ -68,6 +76,28 @@ def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path):
     assert (config.hidden_sizes, config.codebook_sizes, config.contrastive_loss_weight) == ([256, 256], [16, 16], 1)
     facts = json.loads((tmp_path / "rqvae" / "run.json").read_text())
     assert facts["data"]["num_pairs"] == 99 and facts["training"]["global_step"] == 2 * (6 + 3)
+
+
+def test_mmq_of_two_files(market_files, tmp_path):
+    embeddings = load_file(market_files / "items.safetensors")["embeddings"]
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    other = Dataset.from_dict({"item_id": (order + 1).tolist(), "embedding": embeddings[order, :5].tolist()})
+    other.to_parquet(tmp_path / "other.parquet")
+    files = ["--embeddings", market_files / "items.safetensors", tmp_path / "other.parquet"]
+    files += ["--item_ids", market_files / "item_ids.json"]
+    run(
+        "train_rqvae.py", "--preset", "mmq", *files, "--num_shared_experts", 1, "--num_specific_experts", 1,
+        "--codebook_sizes", 8, 8, 4, "--hidden_sizes", 16, "--codebook_dim", 8, "--num_train_epochs", 2,
+        "--batch_size", 100, "--output_dir", tmp_path / "mmq",
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "mmq" / "run.json").read_text())
+    assert facts["data"]["embedding_dim"] == embeddings.shape[1] + 5
+    run("build_catalog.py", "--rqvae", tmp_path / "mmq", *files, "--output_dir", tmp_path / "catalog")
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
+    model = AutoModel.from_pretrained(tmp_path / "mmq")
+    assert isinstance(model, MMQModel) and model.is_initialized
+    expected = model.encode(torch.cat([embeddings, embeddings[:, :5]], dim=1)).codes
+    assert catalog.item_ids == list(range(1, 301)) and torch.equal(catalog.codes[:, :3], expected)
 
 
 def test_the_road_from_files_on_two_processes(market_files, tmp_path):

@@ -41,8 +41,10 @@ def test_overrides_and_wrong_names(tmp_path):
     model = create_item_tokenizer("forge", input_dim=12, codebook_sizes=[4, 4], contrastive_loss_weight=0)
     assert model.encode(torch.randn(3, 12)).codes.shape == (3, 2) and not hasattr(model, "contrastive_loss")
     assert item_tokenizer_arguments("forge", tmp_path, learning_rate=1e-3, use_cpu=True).learning_rate == 1e-3
+    model = create_item_tokenizer("mmq", modality_dims=[7, 5], codebook_sizes=[4] * 6)
+    assert model.encode(torch.randn(3, 12)).codes.shape == (3, 6) and model.config.codebook_update == "ema"
     for make in (create_item_tokenizer, lambda name: item_tokenizer_arguments(name, tmp_path)):
-        with pytest.raises(ValueError, match=r"\['forge', 'tiger'\], but is 'forg'"):
+        with pytest.raises(ValueError, match=r"\['forge', 'letter', 'mmq', 'tiger'\], but is 'forg'"):
             make("forg")
 
 

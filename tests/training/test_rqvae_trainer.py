@@ -18,6 +18,8 @@ from forge_hf.errors import DuplicateItemError, InvalidEmbeddingsError
 from forge_hf.models import (
     FSQConfig,
     FSQModel,
+    MMQConfig,
+    MMQModel,
     ResidualKMeansConfig,
     ResidualKMeansModel,
     RQVAEConfig,
@@ -250,6 +252,9 @@ def make_other(kind):
     sizes = {"input_dim": DIM, "hidden_sizes": [10]}
     if kind == "fsq":
         return FSQModel(FSQConfig(**sizes, fsq_levels=[[3, 2], [4], [2, 2]]))
+    if kind == "mmq":
+        experts = {"modality_dims": [7, 5], "num_specific_experts": 1, "codebook_sizes": SIZES, "codebook_dim": 6}
+        return MMQModel(MMQConfig(hidden_sizes=[10], num_shared_experts=1, dead_code_threshold=0.2, **experts))
     update = {"ema": {"codebook_update": "ema", "dead_code_threshold": 0.2}, "simvq": {"codebook_update": "simvq"}}
     form, update_name = kind.split("-")
     codebooks = {"codebook_dim": 6, "codebook_sizes": [12] if form == "flat" else SIZES}
@@ -257,7 +262,7 @@ def make_other(kind):
     return VQVAEModel(VQVAEConfig(**sizes, **codebooks, **update.get(update_name, {})))
 
 
-@pytest.mark.parametrize("kind", ["fsq", "flat-gradient", "product-ema", "multi-simvq"])
+@pytest.mark.parametrize("kind", ["fsq", "mmq", "flat-gradient", "product-ema", "multi-simvq"])
 def test_other_models_train_and_resume(tmp_path, kind):
     items = make_items()
     trainer = make_trainer(

@@ -166,6 +166,77 @@ class ItemEmbeddings(Dataset):
             raise IndexError(f"`rows` must be in [0, {len(self)}), but span {rows.min()} to {rows.max()}.")
         return ItemEmbeddings(_SelectedRows(self, rows), [self.item_ids[row] for row in rows.tolist()])
 
+    @classmethod
+    def from_files(
+        cls, paths: Sequence[str | Path], item_ids: Sequence[str | int] | None = None, key: str = "embeddings"
+    ) -> "ItemEmbeddings":
+        """
+        Opens one file as [`~ItemEmbeddings.from_file`] does, or several whose tables are put side by side as
+        [`~ItemEmbeddings.concatenate`] does.
+
+        Args:
+            paths (`Sequence[str | Path]`):
+                The files, of any kind each.
+            item_ids (`Sequence[str | int]`, *optional*):
+                The id of each row, of the files that have none.
+            key (`str`, *optional*, defaults to `"embeddings"`):
+                Name of the tensor in `.safetensors` files.
+
+        Raises:
+            As [`~ItemEmbeddings.from_file`] and [`~ItemEmbeddings.concatenate`].
+        """
+        tables = [cls.from_file(path, key=key) for path in paths]
+        if item_ids is not None:
+            tables = [cls(table._table, item_ids) if isinstance(table.item_ids, range) else table for table in tables]
+        return cls.concatenate(tables)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence["ItemEmbeddings"]) -> "ItemEmbeddings":
+        """
+        Puts tables side by side: the embedding of an item is that of the first table, followed by those of the others,
+        as an [`MMQModel`] takes the modalities of an item. Nothing is read yet, and what is read is read by slices of
+        each table whose items are in the order of the first's.
+
+        Args:
+            tables (`Sequence[ItemEmbeddings]`):
+                The first has the items of the result, in their order. The others have a row for each, in any order,
+                and maybe for others. Rows are found by item id; `7` is `"7"` where one table's ids are integers and
+                another's texts.
+
+        Returns:
+            [`ItemEmbeddings`] whose `dims` are the widths of the tables.
+
+        Raises:
+            `ValueError`: if there are no tables.
+            `TypeError`: if one isn't [`ItemEmbeddings`].
+            [`UnknownItemError`]: if a table lacks items of the first (the message gives the first few).
+            [`DuplicateItemError`]: if an item id occurs twice in a table.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from forge_hf.data import ItemEmbeddings
+
+        >>> text = ItemEmbeddings(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), item_ids=["a", "b"])
+        >>> collaborative = ItemEmbeddings(torch.tensor([[5.0], [6.0]]), item_ids=["b", "a"])
+        >>> items = ItemEmbeddings.concatenate([text, collaborative])
+        >>> items.to_tensor()
+        tensor([[1., 2., 6.],
+                [3., 4., 5.]])
+        >>> items.dims
+        [2, 1]
+        ```
+        """
+        from .concatenated_embeddings import concatenate_tables
+
+        return concatenate_tables(list(tables))
+
+    @property
+    def dims(self) -> list[int]:
+        """Width of each of the tables that stand side by side, as [`~ItemEmbeddings.concatenate`] puts them."""
+        return list(getattr(self._table, "dims", [self.dim]))
+
     def join(self, **tables: "ItemEmbeddings") -> "ItemEmbeddings":
         """
         Puts further vectors beside the items, such as the collaborative vectors that a [`LetterModel`] is trained on.
@@ -350,7 +421,7 @@ class _SelectedRows:
 
     def __init__(self, items: ItemEmbeddings, rows: np.ndarray):
         self._items, self._rows = items, rows
-        self.shape = (len(rows), items.dim)
+        self.shape, self.dims = (len(rows), items.dim), items.dims
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -64,11 +64,12 @@ def join_tables(items: ItemEmbeddings, tables: dict[str, ItemEmbeddings]) -> Joi
         if name == "embeddings":
             raise ValueError("`embeddings` is the name of the items' own table: use another one.")
         table._check_ids()
-        aligned[name] = _in_order_of(items, table, name)
+        aligned[name] = in_order_of(items, table, name)
     return JoinedEmbeddings(items, aligned)
 
 
-def _in_order_of(items: ItemEmbeddings, table: ItemEmbeddings, name: str) -> ItemEmbeddings:
+def in_order_of(items: ItemEmbeddings, table: ItemEmbeddings, name: str) -> ItemEmbeddings:
+    """The rows of a table that are the items', in their order. `name` is what an error calls the table."""
     if len(items) == 0 or len(table) == 0:
         raise InvalidEmbeddingsError(f"`{name}` has {len(table)} rows, for {len(items)} items.")
     try:
@@ -80,7 +81,10 @@ def _in_order_of(items: ItemEmbeddings, table: ItemEmbeddings, name: str) -> Ite
     if rows.null_count:
         missing = np.flatnonzero(rows.is_null())
         ids = ", ".join(repr(items.item_ids[row]) for row in missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise UnknownItemError(f"`{name}` lacks {len(missing)} of {len(items)} items: {ids}.")
+        raise UnknownItemError(
+            f"`{name}` lacks {len(missing)} of {len(items)} items: {ids}. Give them a row there, or leave them out of "
+            "the items with `select`."
+        )
     rows = rows.to_numpy()
     same = len(table) == len(items) and np.array_equal(rows, np.arange(len(items)))
     return table if same else table.select(rows)

@@ -9,6 +9,7 @@ from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
 from .letter import LetterConfig, LetterModel, LetterOutput
 from .lsh import LSHConfig, LSHModel
+from .mmq import MMQConfig, MMQModel, MMQOutput, MMQSoftEncoderOutput
 from .opq import OPQConfig, OPQModel
 from .random_ids import RandomIdsConfig, RandomIdsModel
 from .residual_kmeans import ResidualKMeansConfig, ResidualKMeansModel
@@ -36,6 +37,10 @@ __all__ = [
     "LetterConfig",
     "LetterModel",
     "LetterOutput",
+    "MMQConfig",
+    "MMQModel",
+    "MMQOutput",
+    "MMQSoftEncoderOutput",
     "NeuralItemTokenizerModel",
     "OPQConfig",
     "OPQModel",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..models import LetterModel, RQVAEModel
+from ..models import LetterModel, MMQModel, NeuralItemTokenizerModel, RQVAEModel
 from .rqvae_trainer import RQVAETrainingArguments
 
 
@@ -53,10 +53,12 @@ ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"codebook_dim": 32, "hidden_sizes": [2048, 1024, 512, 256, 128, 64]},
         "training": {"weight_decay": 1e-4, "lr_scheduler_type": "constant", "warmup_steps": 0},
     },
+    # MMQ, https://huggingface.co/papers/2508.15281, with codes by moving averages, of which none falls out of use.
+    "mmq": {"class": MMQModel, "model": {"codebook_update": "ema", "dead_code_threshold": 0.25}},
 }
 
 
-def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
+def create_item_tokenizer(name: str, **config_overrides: Any) -> NeuralItemTokenizerModel:
     """
     Makes an item tokenizer of published sizes and objective, with random weights.
 
@@ -66,12 +68,13 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> RQVAEModel:
             8192 codes, the cumulative quantization loss, a Sinkhorn assignment in training and the contrastive loss,
             for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`). Or `"letter"`, a
             [`LetterModel`], for which the items need a table of collaborative vectors; LETTER also balances the last
-            level: `training_assignment=["nearest", "nearest", "nearest", "sinkhorn"]`.
+            level: `training_assignment=["nearest", "nearest", "nearest", "sinkhorn"]`. Or `"mmq"`, an [`MMQModel`] of
+            two shared experts and two for each of `modality_dims`.
         config_overrides (*optional*):
             Fields of the config to set, such as `input_dim`.
 
     Returns:
-        [`RQVAEModel`]
+        [`RQVAEModel`], [`LetterModel`] or [`MMQModel`]
 
     Example:
 
@@ -98,7 +101,7 @@ def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides:
 
     Args:
         name (`str`):
-            `"tiger"`, `"forge"` or `"letter"`.
+            `"tiger"`, `"forge"`, `"letter"` or `"mmq"`.
         output_dir (`str` or `os.PathLike`):
             Folder of checkpoints.
         overrides (*optional*):

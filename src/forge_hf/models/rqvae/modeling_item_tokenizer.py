@@ -63,9 +63,13 @@ class ItemTokenizerInputNormalization(nn.Module):
         if self.kind == "none":
             return
         if self.kind == "center":
-            std = std.pow(2).mean().sqrt().expand_as(std)
+            std = self._root_mean_square(std)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+
+    def _root_mean_square(self, std: torch.Tensor) -> torch.Tensor:
+        """One deviation in the place of those of all dimensions."""
+        return std.pow(2).mean().sqrt().expand_as(std)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return (embeddings - self.mean.to(embeddings)) / self.std.to(embeddings)

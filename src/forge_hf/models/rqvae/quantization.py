@@ -128,13 +128,16 @@ class RQVAEResidualQuantizer(nn.Module):
     """
     Codebooks that each quantize what the ones before left over.
 
-    A subclass may have codebooks that quantize something else, by `level_input`, `left_over`, `inputs` and `combine`.
+    A subclass may have codebooks that quantize something else, by `level_input`, `left_over`, `inputs` and `combine`,
+    or other codebooks.
     """
+
+    codebook_class = RQVAECodebook
 
     def __init__(self, config):
         super().__init__()
         dims = self.level_dims(config)
-        self.codebooks = nn.ModuleList([RQVAECodebook(config, level, dim) for level, dim in enumerate(dims)])
+        self.codebooks = nn.ModuleList([self.codebook_class(config, level, dim) for level, dim in enumerate(dims)])
 
     def level_dims(self, config) -> list[int]:
         """Width of the codes of each level."""
