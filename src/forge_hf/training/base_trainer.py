@@ -415,6 +415,14 @@ class ForgeTrainer(Trainer):
             return
         super()._run_epoch(*args, **kwargs)
 
+    def _finalize_training(self, *args, **kwargs) -> TrainOutput:
+        # With a limit of 1, the last checkpoint would be removed for the best: it tells that the run has ended.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
         self._guard.see_gradient(norm)

@@ -365,7 +365,8 @@ class RQVAETrainer(ForgeTrainer):
 
     def _set_progress(self, progress: dict[str, Any]) -> None:
         super()._set_progress(progress)
-        self._loss_terms = {name: tuple(sums) for name, sums in progress["loss_terms"].items()}
+        terms = progress["loss_terms"].items()
+        self._loss_terms = {name: (torch.tensor(total, device=self.args.device), n) for name, (total, n) in terms}
 
     def describe_run(self) -> dict[str, Any]:
         """Everything that `run.json` holds."""
