@@ -4,8 +4,11 @@ Killed anywhere and begun again, a run ends as an undisturbed one does, bit for 
 nothing catches, and what goes on are new objects; `tests/test_kill.py` kills processes.
 """
 
+import json
 import os
+import shutil
 import signal
+import sys
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
+from forge_hf.errors import CorruptFileError, RunMismatchError
 from forge_hf.models import FSQConfig, FSQModel, RQVAEConfig, RQVAEModel
 from forge_hf.training import (
     TERMINATED_EXIT_CODE,
@@ -187,3 +191,130 @@ def test_item_tokenizers(kind, tmp_path):
 )  # fmt: skip
 def test_retrievers(kind, ring_catalog, ring_splits, tmp_path):
     check(lambda folder: retrieval_trainer(kind, folder, ring_catalog, ring_splits), tmp_path)
+
+
+def test_a_kill_at_any_touch_of_the_disk_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    def make(folder, **changes):
+        settings = {"num_train_epochs": 2, "save_steps": 4, "kmeans_init": False, **changes}
+        return item_tokenizer_trainer("ema", folder, num_items=70, **settings)
+
+    whole = outcome(train(make(tmp_path / "whole")))  # 8 steps
+    trainer = make(tmp_path / "first")
+    kill_before_the_update_of(6)(trainer)
+    with pytest.raises(Killed):
+        train(trainer)
+    watched = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+    touches, die_at, root = 0, None, None
+
+    def hook(event, arguments):
+        nonlocal touches
+        if root is None or event not in watched or not str(arguments[0]).startswith(root):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        touches += 1
+        if touches == die_at:
+            raise Killed
+
+    sys.addaudithook(hook)  # for good, but idle without a `root`
+    steps = set()
+    for number in range(1, 200):
+        folder = shutil.copytree(tmp_path / "first", tmp_path / f"kill-{number}")
+        trainer = make(folder)
+        checkpoint, touches, die_at, root = trainer.find_checkpoint(), 0, number, str(folder)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            break
+        except Killed:
+            root = None
+        again = make(folder)
+        steps.add(again.find_checkpoint()[-1])
+        assert_equal(outcome(train(again)), whole)
+        shutil.rmtree(folder)
+    root = None
+    assert number > 15 and steps == {"4", "8"}
+    assert not (folder / ".incomplete").exists() and (folder / "checkpoint-8").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train(item_tokenizer_trainer("gradient", folder, num_train_epochs=2, save_steps=4, save_total_limit=3))  # 10 steps
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "resume.json", "rng_state.pth", "run.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_broken_checkpoint_is_passed_over(finished, file, how, tmp_path, caplog):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    path = folder / "checkpoint-10" / file
+    path.unlink() if how == "gone" else os.truncate(path, path.stat().st_size // 2)
+    settings = {"num_train_epochs": 2, "save_steps": 4}
+    trainer = item_tokenizer_trainer("gradient", folder, **settings)
+    assert trainer.find_checkpoint() == str(folder / "checkpoint-8")
+    assert "checkpoint-10 isn't whole" in caplog.text and file in caplog.text
+    if (file, how) == ("model.safetensors", "cut"):
+        train(trainer)
+        again = item_tokenizer_trainer("gradient", folder, **settings)
+        assert again.find_checkpoint() == str(folder / "checkpoint-10")
+        (folder / "checkpoint-10" / file).unlink()
+        for other in folder.glob("checkpoint-[48]"):
+            shutil.rmtree(other)
+        with pytest.raises(CorruptFileError, match=r"model.safetensors has no bytes.*choose another `output_dir`"):
+            again.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"learning_rate": 2e-3}, r"`learning_rate` was 0\.001 and is 0\.002"),
+        ({"num_train_epochs": 4, "seed": 1}, r"`num_train_epochs` was 2 and is 4; `seed` was 42 and is 1"),
+        ({"num_items": 101}, r"`num_items` was 100 and is 101"),
+        ({"order": -1}, r"`eval_dataset` was '\w+' and is '\w+'; `train_dataset` was"),
+        ({"kind": "ema"}, r"`codebook_update` was 'gradient' and is 'ema'"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(finished, changes, message, monkeypatch):
+    changes = {"kind": "gradient", "num_train_epochs": 2, "save_steps": 4, **changes}
+    if "order" in changes:
+        normal = torch.randn
+        monkeypatch.setattr("torch.randn", lambda *a, **k: normal(*a, **k).flip(0))
+        del changes["order"]
+    trainer = item_tokenizer_trainer(folder=finished, **changes)
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in finished.rglob("*"))
+    with pytest.raises(RunMismatchError, match=message):
+        train(trainer)
+    with pytest.raises(RunMismatchError):
+        trainer.train(resume_from_checkpoint=True)
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in finished.rglob("*")) == before
+
+
+def test_what_changes_no_weights_may_change(finished, tmp_path):
+    changes = {"logging_steps": 1, "save_total_limit": 9, "per_device_eval_batch_size": 7, "dataset_name": "x"}
+    trainer = item_tokenizer_trainer("gradient", finished, num_train_epochs=2, save_steps=5, **changes)
+    assert trainer.find_checkpoint() == str(finished / "checkpoint-10")
+    assert item_tokenizer_trainer("gradient", tmp_path).find_checkpoint() is None
+    with pytest.raises(ValueError, match="`resume_from_checkpoint` is True, but"):
+        item_tokenizer_trainer("gradient", tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_checkpoints_of_weights_alone_are_not_gone_on_from(tmp_path):
+    trainer = item_tokenizer_trainer(
+        "gradient", tmp_path, save_only_model=True, num_train_epochs=1, eval_strategy="no"
+    )
+    trainer.train()
+    with pytest.raises(CorruptFileError, match="the model alone"):
+        trainer.find_checkpoint()
+
+
+def test_the_end_of_an_epoch_is_in_its_checkpoint(tmp_path):
+    # Evaluated and logged at the end of the epoch, saved each step: SIGTERM comes in the last step of an epoch.
+    settings = {"eval_strategy": "epoch", "logging_strategy": "epoch", "save_steps": 100, "num_train_epochs": 2}
+    whole = outcome(train(item_tokenizer_trainer("gradient", tmp_path / "whole", **settings)))
+    trainer = item_tokenizer_trainer("gradient", tmp_path / "killed", **settings)
+    terminate_in(5)(trainer)
+    with pytest.raises(SystemExit):
+        train(trainer)
+    state = json.loads((tmp_path / "killed" / "checkpoint-5" / "trainer_state.json").read_text())
+    assert len(state["log_history"]) == 2
+    assert_equal(outcome(train(item_tokenizer_trainer("gradient", tmp_path / "killed", **settings))), whole)
