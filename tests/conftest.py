@@ -17,6 +17,6 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_finish():
-    """`Trainer.train` collects garbage before it begins: what is imported by now needn't be looked through each time."""
+    """`Trainer.train` collects garbage: what is imported by now needn't be looked through each time."""
     gc.collect()
     gc.freeze()
