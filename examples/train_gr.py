@@ -2,7 +2,8 @@
 """
 Trains a generative retriever on user sequences and a catalog of semantic IDs, and writes it as one folder.
 
-On an invented market, in under a minute on a CPU; `--resume` goes on from the last checkpoint of `--output_dir`:
+On an invented market, in under a minute on a CPU. Killed anywhere, the same command goes on and ends as if nothing had
+happened:
 
     python examples/train_gr.py --tiny --output_dir runs/retriever
 
@@ -92,7 +93,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--push_to_hub", metavar="REPO_ID", help="repository to push to")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--tiny", action="store_true", help="a small model on an invented market")
     args = parser.parse_args()
     if not args.tiny and not (args.catalog and bool(args.sequences) != bool(args.rows)):
@@ -176,7 +176,7 @@ def main():
         train_dataset=splits["train"],
         eval_dataset=validation,
     )
-    trainer.train(resume_from_checkpoint=args.resume)
+    trainer.train(resume_from_checkpoint=trainer.find_checkpoint())
 
     # 5. Score the chosen checkpoint on all validation users, and save it (and push it, with `--push_to_hub`). The test
     # items stay unread: evaluate_gr.py.

@@ -2,7 +2,8 @@
 """
 Trains an RQ-VAE on item embeddings and writes it as a folder that `AutoModel.from_pretrained` reads.
 
-On invented items, in under a minute on a CPU; `--resume` goes on from the last checkpoint of `--output_dir`:
+On invented items, in under a minute on a CPU. Killed anywhere, the same command goes on and ends as if nothing had
+happened:
 
     python examples/train_rqvae.py --tiny --output_dir runs/rqvae
 
@@ -92,7 +93,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--push_to_hub", metavar="REPO_ID", help="repository to push the trained model to")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--tiny", action="store_true", help="a small model on 2,000 invented items")
     args = parser.parse_args()
     if bool(args.embeddings) + args.tiny != 1:
@@ -177,7 +177,7 @@ def main():
         report_to="none",
     )
     trainer = RQVAETrainer(model, training_args, train_dataset=items, eval_dataset=items, pairs=pairs)
-    trainer.train(resume_from_checkpoint=args.resume)
+    trainer.train(resume_from_checkpoint=trainer.find_checkpoint())
 
     # 4. Evaluate on all items, and save (and push, with `--push_to_hub`).
     metrics = trainer.evaluate()

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """No network, no progress bars, one thread: set before anything of Hugging Face is imported."""
 
+import gc
 import os
 
 
@@ -13,3 +14,9 @@ import torch  # noqa: E402
 
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """`Trainer.train` collects garbage: what is imported by now needn't be looked through each time."""
+    gc.collect()
+    gc.freeze()

@@ -14,6 +14,8 @@ __all__ = [
     "InvalidSemanticIdError",
     "InvalidSequencesError",
     "MalformedRowsError",
+    "NonFiniteLossError",
+    "RunMismatchError",
     "UnknownItemError",
     "UnsatisfiableRequestError",
 ]
@@ -73,3 +75,11 @@ class UnsatisfiableRequestError(ForgeError, ValueError):
 
 class HubError(ForgeError, OSError):
     """The Hub can't be reached, or refuses. An `OSError`, as the errors of huggingface_hub are."""
+
+
+class RunMismatchError(ForgeError, ValueError):
+    """A checkpoint was begun with other settings, another model or other data."""
+
+
+class NonFiniteLossError(ForgeError, ArithmeticError):
+    """The loss of a training, or its gradient, turned NaN or infinite. An `ArithmeticError`."""

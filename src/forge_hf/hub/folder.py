@@ -25,10 +25,12 @@ __all__ = [
 
 CARD_FILE = "README.md"
 RUN_FILE = "run.json"
+RESUME_FILE = "resume.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 DATA_SUFFIXES = {".arrow", ".csv", ".json", ".jsonl", ".npy", ".npz", ".parquet", ".safetensors", ".tsv", ".txt"}
 # States of a training that went on from here: they hold pickles, and nobody who loads the model reads them.
 _TRAINER_FILES = {
+    RESUME_FILE,
     "training_args.bin",
     "trainer_state.json",
     "optimizer.pt",

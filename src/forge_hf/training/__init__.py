@@ -17,6 +17,7 @@ from .regularization import add_hidden_dropout
 from .retrieval_trainer import RetrievalTrainer, RetrievalTrainingArguments
 from .retrievers import RETRIEVER_PRESETS, add_lora, create_retriever
 from .rqvae_trainer import RQVAETrainer, RQVAETrainingArguments
+from .run_guard import TERMINATED_EXIT_CODE
 from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
 from .text_rows import PromptRows, PromptStream
 
@@ -24,6 +25,7 @@ from .text_rows import PromptRows, PromptStream
 __all__ = [
     "ITEM_TOKENIZER_PRESETS",
     "RETRIEVER_PRESETS",
+    "TERMINATED_EXIT_CODE",
     "CausalCollator",
     "LengthGroupedEpochSampler",
     "PromptCollator",

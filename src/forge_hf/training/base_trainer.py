@@ -1,22 +1,31 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""What both trainers share: the facts of a run, kept beside what it saves, and pushing with a card made of them."""
+"""
+What both trainers share: the facts of a run, kept beside what it saves, and pushing with a card made of them; and
+checkpoints that it goes on from, wherever it was killed.
+"""
 
 import logging
+import math
 import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from huggingface_hub import HfApi
-from transformers import Trainer, TrainingArguments
-from transformers.trainer import TRAINING_ARGS_NAME
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, TrainOutput
 from transformers.utils.hub import PushInProgress
 
+from ..errors import CorruptFileError, RunMismatchError
 from ..hub import (
     describe_hardware,
     describe_scores,
@@ -29,11 +38,13 @@ from ..hub import (
     write_run,
 )
 from ..hub.client import check_token
-from ..hub.folder import CARD_FILE
+from ..hub.folder import CARD_FILE, RESUME_FILE
 from ..hub.run import RUN_FILE
+from .checkpoints import describe_model, describe_settings, find_checkpoint, put_in_place, rotate_checkpoints
+from .run_guard import RunGuard
 
 
-__all__ = ["ForgeTrainer", "ForgeTrainingArguments"]
+__all__ = ["ForgeTrainer", "ForgeTrainingArguments", "name_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +64,11 @@ class ForgeTrainingArguments(TrainingArguments):
     Args:
         dataset_name (`str`, *optional*):
             Name of the data, or its id on the Hub, as the card should give it.
+
+    Defaults that differ from `TrainingArguments`: `logging_nan_inf_filter=False` (such a loss stops the run).
     """
 
+    logging_nan_inf_filter: bool = False
     dataset_name: str | None = field(default=None, metadata={"help": "Name of the data, for the card."})
 
 
@@ -63,6 +77,12 @@ class ForgeTrainer(Trainer):
     `transformers.Trainer`, which keeps the facts of its run (data, settings, time, metrics of the saved weights) in a
     `run.json` beside everything it saves, and pushes with a card made of them. Nothing that it pushes is a pickle, but
     for the state of a checkpoint, where `hub_strategy` asks for that.
+
+    A run can be killed anywhere. `train(resume_from_checkpoint=trainer.find_checkpoint())` begins it, or goes on with
+    it, and ends as if nothing had happened: with the same weights and log, bit for bit on one process of a CPU. A
+    checkpoint has its name only when it's whole. On SIGTERM a checkpoint is written, and all processes exit with
+    `TERMINATED_EXIT_CODE` (143). If the loss or its gradient turns NaN or infinite, all raise
+    [`NonFiniteLossError`] before it reaches the weights.
     """
 
     task: str
@@ -74,10 +94,60 @@ class ForgeTrainer(Trainer):
         self._num_parameters: dict[str, int] = {}
         self._scores: dict[tuple[str, int], dict[str, Any]] = {}
         self._loaded_step: int | None = None  # where the weights come from, once they aren't those of the last step
+        self._aside: Path | None = None  # where a checkpoint is being written
+        self._identity: dict[str, dict[str, Any]] = {}
+        self._resumed_from: str | None = None
+        self._first_step = 0  # of those that the mean loss is over
         super().__init__(*args, **kwargs)
+        self._guard = RunGuard(self)
+        self.add_callback(self._guard)
+        self.add_callback(_RestoreProgress(self))
 
-    def train(self, *args, **kwargs) -> TrainOutput:
-        """As `transformers.Trainer.train`."""
+    def find_checkpoint(self) -> str | None:
+        """
+        The last whole checkpoint of this very run in `output_dir`, for `train(resume_from_checkpoint=...)`.
+
+        Returns:
+            `str`, or `None` where there is none yet and the run is to begin.
+
+        Raises:
+            [`RunMismatchError`]: The checkpoint is of a run with other settings, another model or other data, which
+                the message names.
+            [`CorruptFileError`]: There are checkpoints, and none of them is whole.
+        """
+        found = [None, None]
+        if self.is_world_process_zero():
+            try:
+                found[0] = find_checkpoint(self.args.output_dir, self._describe_identity())
+            except (CorruptFileError, RunMismatchError) as error:
+                found[1] = error
+        checkpoint, error = broadcast_object_list(found)  # so that all go on from the same, or none
+        if error is not None:
+            raise error
+        return None if checkpoint is None else str(checkpoint)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """
+        Trains, or goes on from a checkpoint.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint folder, which is taken as it is, or `True` for what [`~ForgeTrainer.find_checkpoint`]
+                finds.
+            args, kwargs (*optional*):
+                As of `transformers.Trainer.train`.
+
+        Raises:
+            `ValueError`: if `resume_from_checkpoint` is `True` and there is none.
+            [`NonFiniteLossError`]: if the loss or its gradient turns NaN or infinite.
+            `SystemExit`: with `TERMINATED_EXIT_CODE`, on SIGTERM.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self.find_checkpoint()
+            if resume_from_checkpoint is None:
+                raise ValueError(f"`resume_from_checkpoint` is True, but {self.args.output_dir} has no checkpoint.")
+        self._resumed_from = resume_from_checkpoint or None
+        self._identity = self._describe_identity()  # before anything changes the config
         self._scores.clear()
         self._loaded_step, self._seconds, self._started = None, 0.0, time.perf_counter()
         parameters = list(self.model.parameters())
@@ -85,10 +155,30 @@ class ForgeTrainer(Trainer):
             "num_parameters": sum(parameter.numel() for parameter in parameters),
             "num_trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         }
+        self._guard.start()
         try:
-            return super().train(*args, **kwargs)
+            output = super().train(self._resumed_from, *args, **kwargs)
         finally:
+            self._guard.stop()
             self._seconds, self._started = self.train_seconds, None
+        loss = self._mean_loss
+        return output._replace(training_loss=loss, metrics=output.metrics | {"train_loss": loss})
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """As `transformers.Trainer.training_step`."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._guard.see_batch(loss, inputs)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `transformers.Trainer.log`."""
+        if "train_loss" in logs:  # of the steps since a resume
+            logs = logs | {"train_loss": self._mean_loss}
+        super().log(logs, start_time)
+
+    @property
+    def _mean_loss(self) -> float:
+        return self._total_loss_scalar / max(self.state.global_step - self._first_step, 0.001)
 
     @property
     def train_seconds(self) -> float:
@@ -103,6 +193,39 @@ class ForgeTrainer(Trainer):
     def describe_data(self) -> dict[str, Any]:
         """Facts of the training data."""
         raise NotImplementedError
+
+    def fingerprint_data(self) -> dict[str, str]:
+        """A hash of each of the trainer's datasets, which tells a resume whether they are the same."""
+        raise NotImplementedError
+
+    def describe_rows(self, rows: Sequence[int]) -> str:
+        """Rows of `train_dataset` in words: the ids of their items or users."""
+        raise NotImplementedError
+
+    def describe_batch(self, number: int, inputs: dict[str, Any]) -> str:
+        """
+        The batch of this process in words.
+
+        Args:
+            number (`int`):
+                Which of the batches of the current step.
+            inputs (`dict`):
+                The batch.
+        """
+        if isinstance(self.train_dataset, IterableDataset):
+            text = self.processing_class.decode(inputs["input_ids"][0])
+            return f"a batch of the stream, whose first row is {text[:200]!r}"
+        # The sampler draws the same again, so that batches needn't carry the numbers of their rows.
+        loader, steps = self.callback_handler.train_dataloader, self.args.gradient_accumulation_steps
+        epoch, step = divmod(self.state.global_step, max(math.ceil(len(loader) / steps), 1))
+        loader.set_epoch(epoch)
+        batch_sampler = loader.batch_sampler
+        while (inner := getattr(batch_sampler, "batch_sampler", None)) is not None:  # of all processes
+            batch_sampler = inner
+        if hasattr(batch_sampler.sampler, "set_epoch"):
+            batch_sampler.sampler.set_epoch(epoch)
+        rows = next(islice(loader.batch_sampler, step * steps + number, None))
+        return self.describe_rows(rows)
 
     def describe_run(self) -> dict[str, Any]:
         """Everything that `run.json` holds."""
@@ -202,6 +325,8 @@ class ForgeTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # The inherited method uploads the training arguments as a pickle, which holds the token.
+        if self._aside is not None:
+            return  # not whole yet
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         in_progress = self.push_in_progress is not None and not self.push_in_progress.is_done()
@@ -235,6 +360,74 @@ class ForgeTrainer(Trainer):
         else:
             self.push_in_progress = PushInProgress(jobs)
 
+    def _describe_identity(self) -> dict[str, dict[str, Any]]:
+        return {
+            "settings": describe_settings(self.args),
+            "model": describe_model(self.accelerator.unwrap_model(self.model)),
+            "data": {**self.describe_data(), **self.fingerprint_data()},
+        }
+
+    def _get_output_dir(self, trial) -> str:
+        return super()._get_output_dir(trial) if self._aside is None else str(self._aside)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        folder = Path(self._get_output_dir(trial))
+        aside, checkpoint = folder / ".incomplete", folder / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        self._aside = aside
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._aside = None
+        if self.state.best_model_checkpoint == str(aside / checkpoint.name):
+            self.state.best_model_checkpoint = str(checkpoint)
+        progress = gather_object([self._get_progress()])
+        if self.args.should_save:
+            written = aside / checkpoint.name
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+            run = None if self.args.save_only_model else self._identity  # then there is nothing to go on from
+            put_in_place(written, checkpoint, {"run": run, "progress": progress})
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(checkpoint))
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(checkpoint, best, self.args.save_total_limit, aside)
+
+    def _get_progress(self) -> dict[str, Any]:
+        """What the trainer has added up since the last log, on this process: a checkpoint of transformers lacks it."""
+        return {
+            "loss": self._tr_loss.item(),
+            "total_loss": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+        }
+
+    def _set_progress(self, progress: dict[str, Any]) -> None:
+        self._tr_loss += progress["loss"]
+        self._total_loss_scalar = progress["total_loss"]
+        self._globalstep_last_logged = progress["last_logged_step"]
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed at its end: one step more would be taken
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args, **kwargs) -> TrainOutput:
+        # With a limit of 1, the last checkpoint would be removed for the best: it tells that the run has ended.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        self._guard.see_gradient(norm)
+        return norm
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
@@ -254,6 +447,28 @@ class ForgeTrainer(Trainer):
         # Scored before a resume, maybe.
         for scores in read_json(Path(self.state.best_model_checkpoint, RUN_FILE)).get("metrics", []):
             self._scores.setdefault((scores["split"], self._loaded_step), scores)
+
+
+class _RestoreProgress(TrainerCallback):
+    """Runs where a resumed trainer has set all else."""
+
+    def __init__(self, trainer: ForgeTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer = self._trainer
+        trainer._first_step, progress = state.global_step, None
+        if trainer._resumed_from is not None:
+            progress = read_json(Path(trainer._resumed_from, RESUME_FILE)).get("progress")
+        if progress is not None and len(progress) == args.world_size:
+            trainer._first_step = 0
+            trainer._set_progress(progress[args.process_index])
+
+
+def name_rows(kind: str, ids: Sequence[Any], most: int = 64) -> str:
+    """Rows by their ids, as far as they go into a message."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return f"{kind} {', '.join(repr(id) for id in ids[:most])}{more}"
 
 
 def _push_copy(folder: str, repo_id: str, **push) -> None:

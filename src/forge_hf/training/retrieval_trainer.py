@@ -2,6 +2,7 @@
 """Training of generative retrievers over transformers.Trainer."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,9 @@ from ..generation.retrieval import check_fingerprint, set_trained_setting
 from ..hub.folder import hub_id
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import HistoryEncoder, PromptEncoder
-from .base_trainer import ForgeTrainer, ForgeTrainingArguments
+from .base_trainer import ForgeTrainer, ForgeTrainingArguments, name_rows
 from .collators import IGNORE_INDEX, CausalCollator, PromptCollator, Seq2SeqCollator
+from .fingerprints import fingerprint
 from .regularization import add_hidden_dropout
 from .sequence_windows import LengthGroupedEpochSampler, SequenceWindows
 from .text_rows import PromptRows, PromptStream, is_rows
@@ -337,6 +339,16 @@ class RetrievalTrainer(ForgeTrainer):
         elif isinstance(self.train_dataset, PromptRows):
             facts["num_rows"] = len(self.train_dataset)
         return facts
+
+    def fingerprint_data(self) -> dict[str, str]:
+        """A hash of each of the trainer's datasets, which tells a resume whether they are the same."""
+        hashes = {} if self.train_dataset is None else {"train_dataset": self.train_dataset.fingerprint()}
+        return hashes if self.eval_dataset is None else hashes | {"eval_dataset": fingerprint(self.eval_dataset)}
+
+    def describe_rows(self, rows: Sequence[int]) -> str:
+        """Rows of a batch in words: the ids of their users, or the numbers of rows of text, from 1."""
+        names = self.train_dataset.names(rows)
+        return name_rows("users" if isinstance(self.train_dataset, SequenceWindows) else "rows", names)
 
     def describe_run(self) -> dict[str, Any]:
         """Everything that `run.json` holds."""

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Training of RQ-VAEs and their like: transformers' Trainer with k-means, pairs of items and metrics of the codes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,9 @@ from ..semantic_ids.quality import (
     collision_rate,
     prefix_collision_rates,
 )
-from .base_trainer import ForgeTrainer, ForgeTrainingArguments
+from .base_trainer import ForgeTrainer, ForgeTrainingArguments, name_rows
+from .codebook_usage import CodebookUsage
+from .fingerprints import fingerprint, fingerprint_items
 from .pair_batches import ItemsAndPairs, ItemsAndPairsSampler
 
 
@@ -46,11 +49,15 @@ class RQVAETrainingArguments(ForgeTrainingArguments):
         kmeans_iterations (`int`, *optional*, defaults to 20):
             Number of k-means iterations.
 
-    > Parameters that control the batches
+    > Parameters that control the batches and their watch
 
+    Args:
         pair_batch_ratio (`float`, *optional*):
             Number of batches of pairs for each batch of items, where the trainer has `pairs`. Defaults to what takes
             each pair once an epoch, as in FORGE.
+        min_codebook_utilization (`float`, *optional*, defaults to 0.2):
+            Share of a level's codes below which, after the warm-up, a warning says once that a codebook has collapsed.
+            Looked at when the loss is logged, on the codes of the batches since. 0 turns it off.
 
     Defaults that differ from `TrainingArguments`: `learning_rate=1e-3`, `lr_scheduler_type="cosine"`,
     `warmup_steps=100`, `per_device_train_batch_size=1024`, `per_device_eval_batch_size=1024`,
@@ -72,6 +79,16 @@ class RQVAETrainingArguments(ForgeTrainingArguments):
     pair_batch_ratio: float | None = field(
         default=None, metadata={"help": "Number of batches of pairs for each batch of items."}
     )
+    min_codebook_utilization: float = field(
+        default=0.2, metadata={"help": "Share of codes in use below which to warn of a collapse. 0: never."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.min_codebook_utilization <= 1:
+            raise ValueError(
+                f"`min_codebook_utilization` is a share and must be in [0, 1], got {self.min_codebook_utilization}."
+            )
 
 
 class RQVAETrainer(ForgeTrainer):
@@ -224,6 +241,8 @@ class RQVAETrainer(ForgeTrainer):
             self.pairs.users.validate(expected_dim=self.model.user_tokenizer.config.input_dim)
         self._code_facts.clear()
         self._loss_terms.clear()
+        threshold, num_items = self.args.min_codebook_utilization, len(self.train_dataset)
+        self._codebook_usage = CodebookUsage(config.codebook_sizes, threshold, num_items)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _check_tables(self) -> None:
@@ -328,6 +347,8 @@ class RQVAETrainer(ForgeTrainer):
         for name, value in terms.items():
             total, number = self._loss_terms.get(name, (0, 0))
             self._loss_terms[name] = (total + value.detach().mean(), number + 1)
+        if self.state.global_step >= self.args.get_warmup_steps(self.state.max_steps):
+            self._codebook_usage.add(output.codes)
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -342,6 +363,7 @@ class RQVAETrainer(ForgeTrainer):
                 scales = dict(zip(contrastive_loss.terms, contrastive_loss.logit_scales, strict=True))
                 logs |= {f"temperature_{term}": (-scale).exp().item() for term, scale in scales.items()}
             self._loss_terms.clear()
+            self._codebook_usage.check(self.accelerator.reduce, self.is_world_process_zero())
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -373,6 +395,31 @@ class RQVAETrainer(ForgeTrainer):
         if self.model.takes_users and self.pairs is not None:
             facts["num_users"] = len(self.pairs.users)
         return facts if self.pairs is None else facts | {"num_pairs": len(self.pairs)}
+
+    def fingerprint_data(self) -> dict[str, str]:
+        """A hash of each of the trainer's datasets, which tells a resume whether they are the same."""
+        items = {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}
+        hashes = {name: fingerprint_items(part) for name, part in items.items() if part is not None}
+        if self.pairs is None:
+            return hashes
+        return hashes | {"pairs": fingerprint(self.pairs.rows), "items of pairs": fingerprint_items(self.pairs.items)}
+
+    def describe_rows(self, rows: Sequence[int]) -> str:
+        """Rows of a batch in words: the ids of their items."""
+        number = len(self.train_dataset)
+        if rows[0] < number:
+            return name_rows("items", [self.train_dataset.item_ids[row] for row in rows])
+        ids = self.pairs.items.item_ids
+        return name_rows("pairs", [tuple(ids[item] for item in self.pairs.rows[row - number]) for row in rows])
+
+    def _get_progress(self) -> dict[str, Any]:
+        terms = {name: [total.item(), number] for name, (total, number) in self._loss_terms.items()}
+        return super()._get_progress() | {"loss_terms": terms}
+
+    def _set_progress(self, progress: dict[str, Any]) -> None:
+        super()._set_progress(progress)
+        terms = progress["loss_terms"].items()
+        self._loss_terms = {name: (torch.tensor(total, device=self.args.device), n) for name, (total, n) in terms}
 
     def describe_run(self) -> dict[str, Any]:
         """Everything that `run.json` holds."""

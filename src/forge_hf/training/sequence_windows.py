@@ -1,6 +1,8 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """What a retriever learns from: windows over user sequences, kept as flat arrays of catalog rows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from datasets import Dataset as HFDataset
@@ -9,6 +11,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..errors import InvalidSequencesError
 from ..semantic_ids import SemanticIdCatalog
+from .fingerprints import fingerprint
 
 
 __all__ = ["LengthGroupedEpochSampler", "SequenceWindows"]
@@ -82,6 +85,15 @@ class SequenceWindows(Dataset):
             "rows": self.rows[self._starts[index] : self._stops[index]],
             "user_id": None if self.user_ids is None else self.user_ids[user],
         }
+
+    def names(self, indices: Sequence[int]) -> list:
+        """Who the users of windows are: their ids, or else the numbers of their sequences, from 0."""
+        users = self._users[np.asarray(indices)].tolist()
+        return users if self.user_ids is None else [self.user_ids[user] for user in users]
+
+    def fingerprint(self) -> str:
+        """A hash of the windows."""
+        return fingerprint(self.rows, self._starts, self._stops, self.user_ids)
 
 
 def _prefix_windows(starts: np.ndarray, stops: np.ndarray, max_items: int) -> tuple[np.ndarray, ...]:

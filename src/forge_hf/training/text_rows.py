@@ -2,7 +2,7 @@
 """Rows of text (`system`, `user`, `answer`) as a model learns from them: of a dataset at hand, or of a stream."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..data import MalformedRows
 from ..errors import InvalidSequencesError
 from ..tokenization import PromptEncoder
+from .fingerprints import fingerprint
 
 
 __all__ = ["PromptRows", "PromptStream"]
@@ -104,6 +105,14 @@ class PromptRows(Dataset):
         """A batch at once, as a `DataLoader` asks for it."""
         return self.encoder.encode_examples(_columns(self._rows[self._kept[indices]]))
 
+    def names(self, indices: Sequence[int]) -> list[int]:
+        """Numbers of examples among the rows, from 1."""
+        return (self._kept[np.asarray(indices)] + 1).tolist()
+
+    def fingerprint(self) -> str:
+        """A hash of the rows: of all their lengths, and the texts of 1,000."""
+        return fingerprint(self._kept, self.lengths, self._rows.with_format(None))
+
 
 class PromptStream(IterableDataset):
     """
@@ -179,7 +188,12 @@ class PromptStream(IterableDataset):
         self._rows = rows.select_columns([name for name in _COLUMNS if name in first]).with_format("arrow")
         # Of a stream that was cut, each file would be cut for itself.
         self._num_files = 1 if _is_cut(rows._ex_iterable) else rows.num_shards
+        self._first_row = first
         self._first_epoch = 0
+
+    def fingerprint(self) -> str:
+        """A hash of the first row and the number of files: more of a stream isn't known at first."""
+        return fingerprint([self._num_files, self._first_row])
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch to begin with."""

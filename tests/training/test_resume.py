@@ -1,0 +1,320 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+Killed anywhere and begun again, a run ends as an undisturbed one does, bit for bit. Here a kill is an exception that
+nothing catches, and what goes on are new objects; `tests/test_kill.py` kills processes.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from forge_hf.data import ItemEmbeddings, ItemPairs
+from forge_hf.errors import CorruptFileError, RunMismatchError
+from forge_hf.models import FSQConfig, FSQModel, RQVAEConfig, RQVAEModel
+from forge_hf.training import (
+    TERMINATED_EXIT_CODE,
+    RetrievalTrainer,
+    RetrievalTrainingArguments,
+    RQVAETrainer,
+    RQVAETrainingArguments,
+    add_lora,
+    create_retriever,
+)
+
+
+COMMON = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_strategy": "steps", "save_steps": 6,
+          "eval_strategy": "steps", "eval_steps": 6, "logging_steps": 5, "save_total_limit": 1}  # fmt: skip
+TINY = {
+    "qwen2-small": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                    "num_key_value_heads": 2},
+    "t5-tiger": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 1},
+}  # fmt: skip
+ITEM_TOKENIZERS = {
+    "gradient": {"dropout": 0.1},
+    "ema": {"codebook_update": "ema", "dead_code_threshold": 0.5, "dropout": 0.1},
+    "simvq": {"codebook_update": "simvq"},
+    "pairs": {"training_assignment": "sinkhorn", "contrastive_loss_weight": 1.0, "codebook_update": "ema"},
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+def item_tokenizer_trainer(kind, folder, num_items=100, **changes):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    items = ItemEmbeddings(torch.randn(num_items, 6, generator=generator), [f"i{n}" for n in range(num_items)])
+    sizes = {"input_dim": 6, "hidden_sizes": [8]}
+    if kind == "fsq":
+        model = FSQModel(FSQConfig(**sizes, fsq_levels=[[3, 2], [4]]))
+    else:
+        options = {"codebook_dim": 4, "codebook_sizes": [8, 8], **ITEM_TOKENIZERS[kind]}
+        model = RQVAEModel(RQVAEConfig(**sizes, **options))
+    pairs = None
+    if kind == "pairs":
+        others = ItemEmbeddings(torch.nn.functional.normalize(torch.randn(40, 6, generator=generator)))
+        pairs = ItemPairs.from_rows(others, [[n, n + 20] for n in range(20)])
+    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 20, "warmup_steps": 2, **COMMON, **changes}
+    args = RQVAETrainingArguments(str(folder), **settings)
+    return RQVAETrainer(model, args, train_dataset=items, eval_dataset=items, pairs=pairs)
+
+
+def retrieval_trainer(kind, folder, catalog, splits, **changes):
+    name, *options = kind.split()
+    torch.manual_seed(0)
+    model, tokenizer = create_retriever(name, catalog, **TINY[name])
+    if "lora" in options:
+        model = add_lora(model, tokenizer, catalog, rank=2)
+    settings = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "num_train_epochs": 3,
+                "eval_num_beams": 10, "learning_rate": 1e-2, "shuffle_buffer_size": 20, **COMMON}  # fmt: skip
+    if name == "qwen2-small":
+        settings["hidden_dropout"] = 0.2
+    train = splits["train"]
+    if "rows" in options or "stream" in options:
+        texts = [catalog.layout.to_text(catalog.codes_for(items)) for items in train["items"]]
+        train = Dataset.from_dict({"user": ["".join(t[:-1]) for t in texts], "answer": [t[-1] for t in texts]})
+    if "stream" in options:
+        train, settings["max_steps"] = train.to_iterable_dataset(num_shards=2), 13  # into the second epoch
+    args = RetrievalTrainingArguments(str(folder), **settings | changes)
+    return RetrievalTrainer(
+        model, args, catalog=catalog, processing_class=tokenizer, train_dataset=train,
+        eval_dataset=splits["validation"].select(range(8)),
+    )  # fmt: skip
+
+
+class At(TrainerCallback):
+    """Does something at a step."""
+
+    def __init__(self, event, step, act):
+        self.step, self.act = step, act
+        setattr(self, event, self.come)
+
+    def come(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.act()
+
+
+def die(*args, **kwargs):
+    raise Killed
+
+
+def kill_before_the_update_of(step):
+    return lambda trainer: trainer.add_callback(At("on_pre_optimizer_step", step - 1, die))
+
+
+def kill_in_the_evaluation_of(step):
+    return lambda trainer: trainer.add_callback(At("on_evaluate", step, die))
+
+
+def kill_in_the_write_of(step):
+    def prepare(trainer):
+        save = trainer._save_rng_state
+
+        def write_half(folder):
+            save(folder)
+            if trainer.state.global_step == step:
+                os.truncate(f"{folder}/optimizer.pt", 100)
+                raise Killed
+
+        trainer._save_rng_state = write_half
+
+    return prepare
+
+
+def terminate_in(step):
+    return lambda trainer: trainer.add_callback(
+        At("on_step_begin", step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    )
+
+
+def train(trainer):
+    trainer.train(resume_from_checkpoint=trainer.find_checkpoint())
+    return trainer
+
+
+def outcome(trainer):
+    log = [
+        {k: v for k, v in entry.items() if not k.endswith(("_runtime", "_per_second"))}
+        for entry in trainer.state.log_history
+    ]
+    best = trainer.state.best_global_step, trainer.state.best_metric, trainer.weights_step
+    weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    return log, best, weights
+
+
+def assert_equal(actual, expected):
+    assert actual[0] == expected[0] and actual[1] == expected[1]
+    assert actual[2].keys() == expected[2].keys()
+    assert all(torch.equal(tensor, expected[2][name]) for name, tensor in actual[2].items())
+
+
+# In the midst of a checkpoint's write, on SIGTERM, between an evaluation and its checkpoint, and between two.
+KILLS = [kill_in_the_write_of(12), terminate_in(8), kill_in_the_evaluation_of(12), kill_before_the_update_of(13)]
+
+
+def check(make, folder):
+    whole = outcome(train(make(folder / "whole")))
+    for number, kill in enumerate(KILLS):
+        trainer = make(folder / "killed")
+        kill(trainer)
+        with pytest.raises((Killed, SystemExit)) as info:
+            train(trainer)
+        assert not isinstance(info.value, SystemExit) or info.value.code == TERMINATED_EXIT_CODE == 143
+        assert isinstance(info.value, SystemExit) == (number == 1)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        if number == 1:
+            assert max((folder / "killed").glob("check*")).name == "checkpoint-8"
+    assert_equal(outcome(train(make(folder / "killed"))), whole)
+    # Once more: it has ended, and no step is taken.
+    trainer = make(folder / "killed")
+    trainer.training_step = die
+    assert_equal(outcome(train(trainer)), whole)
+
+
+@pytest.mark.parametrize("kind", [*ITEM_TOKENIZERS, "fsq"])
+def test_item_tokenizers(kind, tmp_path):
+    check(lambda folder: item_tokenizer_trainer(kind, folder), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize(
+    "kind", ["t5-tiger", "qwen2-small", "qwen2-small rows lora", "t5-tiger stream", "qwen2-small stream",
+             "t5-tiger stream lora"],
+)  # fmt: skip
+def test_retrievers(kind, ring_catalog, ring_splits, tmp_path):
+    check(lambda folder: retrieval_trainer(kind, folder, ring_catalog, ring_splits), tmp_path)
+
+
+def test_a_kill_at_any_touch_of_the_disk_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    def make(folder, **changes):
+        settings = {"num_train_epochs": 2, "save_steps": 4, "kmeans_init": False, **changes}
+        return item_tokenizer_trainer("ema", folder, num_items=70, **settings)
+
+    whole = outcome(train(make(tmp_path / "whole")))  # 8 steps
+    trainer = make(tmp_path / "first")
+    kill_before_the_update_of(6)(trainer)
+    with pytest.raises(Killed):
+        train(trainer)
+    watched = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+    touches, die_at, root = 0, None, None
+
+    def hook(event, arguments):
+        nonlocal touches
+        if root is None or event not in watched or not str(arguments[0]).startswith(root):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        touches += 1
+        if touches == die_at:
+            raise Killed
+
+    sys.addaudithook(hook)  # for good, but idle without a `root`
+    steps = set()
+    for number in range(1, 200):
+        folder = shutil.copytree(tmp_path / "first", tmp_path / f"kill-{number}")
+        trainer = make(folder)
+        checkpoint, touches, die_at, root = trainer.find_checkpoint(), 0, number, str(folder)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            break
+        except Killed:
+            root = None
+        again = make(folder)
+        steps.add(again.find_checkpoint()[-1])
+        assert_equal(outcome(train(again)), whole)
+        shutil.rmtree(folder)
+    root = None
+    assert number > 15 and steps == {"4", "8"}
+    assert not (folder / ".incomplete").exists() and (folder / "checkpoint-8").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train(item_tokenizer_trainer("gradient", folder, num_train_epochs=2, save_steps=4, save_total_limit=3))  # 10 steps
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "resume.json", "rng_state.pth", "run.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_broken_checkpoint_is_passed_over(finished, file, how, tmp_path, caplog):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    path = folder / "checkpoint-10" / file
+    path.unlink() if how == "gone" else os.truncate(path, path.stat().st_size // 2)
+    settings = {"num_train_epochs": 2, "save_steps": 4}
+    trainer = item_tokenizer_trainer("gradient", folder, **settings)
+    assert trainer.find_checkpoint() == str(folder / "checkpoint-8")
+    assert "checkpoint-10 isn't whole" in caplog.text and file in caplog.text
+    if (file, how) == ("model.safetensors", "cut"):
+        train(trainer)
+        again = item_tokenizer_trainer("gradient", folder, **settings)
+        assert again.find_checkpoint() == str(folder / "checkpoint-10")
+        (folder / "checkpoint-10" / file).unlink()
+        for other in folder.glob("checkpoint-[48]"):
+            shutil.rmtree(other)
+        with pytest.raises(CorruptFileError, match=r"model.safetensors has no bytes.*choose another `output_dir`"):
+            again.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"learning_rate": 2e-3}, r"`learning_rate` was 0\.001 and is 0\.002"),
+        ({"num_train_epochs": 4, "seed": 1}, r"`num_train_epochs` was 2 and is 4; `seed` was 42 and is 1"),
+        ({"num_items": 101}, r"`num_items` was 100 and is 101"),
+        ({"order": -1}, r"`eval_dataset` was '\w+' and is '\w+'; `train_dataset` was"),
+        ({"kind": "ema"}, r"`codebook_update` was 'gradient' and is 'ema'"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(finished, changes, message, monkeypatch):
+    changes = {"kind": "gradient", "num_train_epochs": 2, "save_steps": 4, **changes}
+    if "order" in changes:
+        normal = torch.randn
+        monkeypatch.setattr("torch.randn", lambda *a, **k: normal(*a, **k).flip(0))
+        del changes["order"]
+    trainer = item_tokenizer_trainer(folder=finished, **changes)
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in finished.rglob("*"))
+    with pytest.raises(RunMismatchError, match=message):
+        train(trainer)
+    with pytest.raises(RunMismatchError):
+        trainer.train(resume_from_checkpoint=True)
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in finished.rglob("*")) == before
+
+
+def test_what_changes_no_weights_may_change(finished, tmp_path):
+    changes = {"logging_steps": 1, "save_total_limit": 9, "per_device_eval_batch_size": 7, "dataset_name": "x"}
+    trainer = item_tokenizer_trainer("gradient", finished, num_train_epochs=2, save_steps=5, **changes)
+    assert trainer.find_checkpoint() == str(finished / "checkpoint-10")
+    assert item_tokenizer_trainer("gradient", tmp_path).find_checkpoint() is None
+    with pytest.raises(ValueError, match="`resume_from_checkpoint` is True, but"):
+        item_tokenizer_trainer("gradient", tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_checkpoints_of_weights_alone_are_not_gone_on_from(tmp_path):
+    trainer = item_tokenizer_trainer(
+        "gradient", tmp_path, save_only_model=True, num_train_epochs=1, eval_strategy="no"
+    )
+    trainer.train()
+    with pytest.raises(CorruptFileError, match="the model alone"):
+        trainer.find_checkpoint()
+
+
+def test_the_end_of_an_epoch_is_in_its_checkpoint(tmp_path):
+    # Evaluated and logged at the end of the epoch, saved each step: SIGTERM comes in the last step of an epoch.
+    settings = {"eval_strategy": "epoch", "logging_strategy": "epoch", "save_steps": 100, "num_train_epochs": 2}
+    whole = outcome(train(item_tokenizer_trainer("gradient", tmp_path / "whole", **settings)))
+    trainer = item_tokenizer_trainer("gradient", tmp_path / "killed", **settings)
+    terminate_in(5)(trainer)
+    with pytest.raises(SystemExit):
+        train(trainer)
+    state = json.loads((tmp_path / "killed" / "checkpoint-5" / "trainer_state.json").read_text())
+    assert len(state["log_history"]) == 2
+    assert_equal(outcome(train(item_tokenizer_trainer("gradient", tmp_path / "killed", **settings))), whole)
