@@ -236,6 +236,8 @@ class ModelView:
                 raise _UnviewableError
             self._twins[module] = twin = object.__new__(type(module))
             vars(twin).update(record)
+            # Some rotary embeddings write into their buffers as sequences grow.
+            vars(twin)["_buffers"] = dict(record["_buffers"])
             vars(twin)["_modules"] = {
                 name: None if child is None else self._copy(child) for name, child in record["_modules"].items()
             }
