@@ -284,12 +284,12 @@ def test_refuses_a_file_that_does_not_hold_what_it_says(saved, key, value, messa
     path = saved[0] / "prefix_table.safetensors"
     tensors = load_file(path)
     length = int.from_bytes(path.read_bytes()[:8], "little")
-    metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
-    facts = json.loads(metadata["prefix_table"])
+    metadata = json.loads(json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]["forge_hf"])
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata=metadata)
+    save_file(tensors, path, metadata={"forge_hf": json.dumps(metadata)})
     PrefixTable.from_pretrained(saved[0])
-    save_file(tensors, path, metadata=metadata | {"prefix_table": json.dumps(facts | {key: value})})
+    metadata["prefix_table"][key] = value
+    save_file(tensors, path, metadata={"forge_hf": json.dumps(metadata)})
     with pytest.raises(CorruptCatalogError, match=message):
         PrefixTable.from_pretrained(saved[0])
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The file of a saved prefix table: one safetensors file, whose metadata say what its tensors are."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ def write_table(path: Path, parts: TableParts) -> None:
         "max_degrees": [ranges.max_degree for ranges in parts.ranges],
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = describe_tensors(tensors) | {"prefix_table": json.dumps(facts)}
+    metadata = describe_tensors(tensors, prefix_table=facts)
     write_then_rename(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
@@ -93,19 +92,18 @@ def read_table(path: str) -> TableParts:
 
 
 def _read_facts(path: str, header: dict[str, Any]) -> dict[str, Any]:
-    metadata = header.get("__metadata__")
     try:
-        facts = json.loads(metadata["prefix_table"])
+        facts = read_metadata(header)["prefix_table"]
         version = facts["format_version"]
-        if version == _FORMAT_VERSION:
-            is_whole = _is_whole(facts)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        is_whole = version == _FORMAT_VERSION and _is_whole(facts)
+    except (TypeError, KeyError) as error:
+        metadata = header.get("__metadata__")
         raise CorruptCatalogError(f"{path} isn't a prefix table: its metadata are {metadata!r}. {_REMEDY}") from error
     if version != _FORMAT_VERSION:
         raise CorruptCatalogError(
             f"{path} is of format {version!r}, and this version of forge_hf reads format {_FORMAT_VERSION}. {_REMEDY}"
         )
-    if not is_whole or not read_metadata(header):
+    if not is_whole:
         raise CorruptCatalogError(f"{path} describes no prefix table: {facts}. {_REMEDY}")
     return facts
 

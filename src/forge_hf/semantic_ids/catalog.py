@@ -67,6 +67,10 @@ class SemanticIdCatalog:
             The codes that the item tokenizer gave, where `codes` aren't those and `on_collision` is neither `"keep"`
             nor `"suffix"`.
 
+    Attributes:
+        folder (`Path` or `None`):
+            Where it was loaded from. A prefix table that was saved there is found.
+
     Raises:
         [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
         [`DuplicateItemError`]: An item id occurs more than once.

@@ -148,7 +148,8 @@ def checksum(tensor: torch.Tensor | np.ndarray) -> str:
 def describe_tensors(tensors: dict[str, torch.Tensor], **facts: Any) -> dict[str, str]:
     """Metadata of a safetensors file, by which `load_tensors` knows its tensors again, with more `facts`."""
     checksums = {name: checksum(tensor) for name, tensor in tensors.items()}
-    return {"format": "pt", "forge_hf": json.dumps(facts | {"sha256": checksums}, sort_keys=True)}
+    # One entry alone: safetensors writes several in any order, and the same tensors are to be the same file.
+    return {"forge_hf": json.dumps(facts | {"sha256": checksums}, sort_keys=True)}
 
 
 def read_metadata(header: dict[str, Any]) -> dict[str, Any]:
