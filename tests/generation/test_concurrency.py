@@ -199,5 +199,5 @@ def test_memory_stays_flat(make_model):
         after, tensors_after = serve(4)
     finally:
         tracemalloc.stop()
-    assert tensors_after == tensors_before
+    assert tensors_after <= tensors_before
     assert after - before < 30 * 2**10  # bytes, over 40 requests: one list of results a request would be more
