@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from forge_hf import SemanticIdCatalog, SemanticIdLayout, SemanticIdTokenizer, load_retriever, retrieve
 from forge_hf.generation import PrefixTable
@@ -263,6 +264,7 @@ def in_processes(function, count: int, *arguments) -> list:
 
 def _send(sender, function, arguments) -> None:
     torch.set_num_threads(1)
+    disable_progress_bar()
     sender.send(function(*arguments))
 
 

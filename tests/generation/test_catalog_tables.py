@@ -20,7 +20,9 @@ def make_catalog(rows=range(60)):
     generator = torch.Generator().manual_seed(3)
     codes = torch.stack([torch.randint(size, (60,), generator=generator) for size in SIZES], dim=-1)
     rows = list(rows)
-    return SemanticIdCatalog.from_codes([f"i{n}" for n in rows], codes[rows], codebook_sizes=SIZES, on_collision="keep")
+    return SemanticIdCatalog.from_codes(
+        [f"i{n}" for n in rows], codes[rows], codebook_sizes=SIZES, on_collision="keep"
+    )
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def _saved_table(catalog: SemanticIdCatalog, tokenizer: PreTrainedTokenizerBase)
     except (CorruptCatalogError, FingerprintMismatchError) as error:
         reason = str(error)
     logger.warning(
-        f"The prefix table in {catalog.folder} isn't used, and another is built: {reason} To save the one that belongs "
-        f"there: `PrefixTable.from_catalog(catalog, tokenizer).save_pretrained(folder)`."
+        f"The prefix table in {catalog.folder} isn't used, and another is built: {reason} To save the one that "
+        "belongs there: `PrefixTable.from_catalog(catalog, tokenizer).save_pretrained(folder)`."
     )
     return None

@@ -453,7 +453,9 @@ def _table_without_suffix(search: HistorySearch, catalog: SemanticIdCatalog, row
     """The codes that the embeddings of some items got. The table numbers the items by their places in `rows`."""
     levels = catalog.layout.num_levels - (catalog.on_collision == "suffix")
     sizes = catalog.layout.codebook_sizes[:levels]
-    return PrefixTable(catalog.codes_at(rows)[:, :levels], sizes, search.token_ids[: sum(sizes)]).to(search.table.device)
+    return PrefixTable(catalog.codes_at(rows)[:, :levels], sizes, search.token_ids[: sum(sizes)]).to(
+        search.table.device
+    )
 
 
 def check_fingerprint(model: nn.Module, catalog: SemanticIdCatalog) -> None:

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
-from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
+from ..errors import CorruptCatalogError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_then_rename
 from .collisions import CandidateFunction, resolve_collisions
 from .item_ids import ItemIds, name_first
@@ -255,7 +255,10 @@ class SemanticIdCatalog:
 
     def _hash(self, codes: torch.Tensor) -> str:
         order = self._ids.order()
-        parts = {"codes": np.ascontiguousarray(codes.numpy()[order], dtype="<i4"), **pack_ids(self._ids.of_rows(order))}
+        parts = {
+            "codes": np.ascontiguousarray(codes.numpy()[order], dtype="<i4"),
+            **pack_ids(self._ids.of_rows(order)),
+        }
         header = {"codebook_sizes": list(self.layout.codebook_sizes), "num_items": len(self), "parts": sorted(parts)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for name in sorted(parts):

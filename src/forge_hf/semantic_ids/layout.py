@@ -125,7 +125,7 @@ class SemanticIdLayout:
         return codes
 
     def holds(self, codes: torch.Tensor) -> bool:
-        """Whether `codes`, a tensor of integers of shape `(n, num_levels)`, are codes of this layout; no copy is made."""
+        """Whether a tensor of integers of shape `(n, num_levels)` holds codes of this layout; no copy is made."""
         bounds = [column.aminmax() for column in codes.unbind(-1)] if len(codes) else []
         return all(low >= 0 and high < size for (low, high), size in zip(bounds, self.codebook_sizes, strict=False))
 

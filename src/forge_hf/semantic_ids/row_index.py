@@ -8,9 +8,7 @@ import torch
 __all__ = ["RowIndex", "hash_codes", "hash_numbers", "hash_texts"]
 
 # The hashes are part of the format of saved catalogs: other constants would make those unreadable.
-_STEP, _FIRST, _SECOND = (
-    np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+_STEP, _FIRST, _SECOND = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _CHUNK = 2**17  # texts that are hashed at once
 
 
