@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from forge_hf.cli import app
 from forge_hf.demo import run_demo
+from forge_hf.hub import render_card
+from forge_hf.hub.folder import read_folder
 from forge_hf.training import create_retriever
 
 
@@ -48,6 +50,25 @@ def ring_folder(tmp_path):
     for part in (model, tokenizer, catalog):
         part.save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_demo_is_the_same_each_time(tmp_path):
+    """In this process, and in a fresh one in which sets of strings have another order."""
+    options = {"num_items": 60, "num_users": 90, "num_train_epochs": 1}
+    code = f"from forge_hf.demo import run_demo; run_demo({str(tmp_path / 'second')!r}, **{options})"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
+    run_demo(tmp_path / "first", **options)
+    facts = [read_folder(tmp_path / name / "retriever") for name in ("first", "second")]
+    assert facts[0].files == facts[1].files and "model.safetensors" in facts[0].files
+    same = ["results.json", *(f"retriever/{name}" for name in facts[0].files if name != "run.json")]
+    for name in same:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+    assert render_card(facts[0], "me/demo") == render_card(facts[1], "me/demo")
+    for fact in facts:
+        assert fact.run["training"].pop("seconds") > 0
+    assert facts[0].run == facts[1].run
+    run_demo(tmp_path / "first", seed=1, **options)
+    assert (tmp_path / "first" / "results.json").read_bytes() != (tmp_path / "second" / "results.json").read_bytes()
 
 
 def test_demo_is_better_than_its_baselines(tmp_path, capsys):

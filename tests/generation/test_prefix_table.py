@@ -263,7 +263,7 @@ def test_refuses_a_file_that_was_cut_short(saved):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format_version", 2, "of format 2"),
+        ("format_version", 3, "of format 3"),
         ("codebook_sizes", [3, 3], "token_ids"),
         ("codebook_sizes", [], "describes no prefix table"),
         ("codebook_sizes", "32", "describes no prefix table"),
@@ -277,17 +277,19 @@ def test_refuses_a_file_that_was_cut_short(saved):
         ("num_nodes", None, "isn't a prefix table"),
         ("max_degrees", [2, 9, 2], "describes no prefix table"),
         ("fingerprint", 7, "describes no prefix table"),
+        ("codes_checksum", 7, "describes no prefix table"),
     ],
 )
 def test_refuses_a_file_that_does_not_hold_what_it_says(saved, key, value, message):
     path = saved[0] / "prefix_table.safetensors"
     tensors = load_file(path)
     length = int.from_bytes(path.read_bytes()[:8], "little")
-    facts = json.loads(json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]["prefix_table"])
+    metadata = json.loads(json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]["forge_hf"])
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata={"prefix_table": json.dumps(facts)})
+    save_file(tensors, path, metadata={"forge_hf": json.dumps(metadata)})
     PrefixTable.from_pretrained(saved[0])
-    save_file(tensors, path, metadata={"prefix_table": json.dumps(facts | {key: value})})
+    metadata["prefix_table"][key] = value
+    save_file(tensors, path, metadata={"forge_hf": json.dumps(metadata)})
     with pytest.raises(CorruptCatalogError, match=message):
         PrefixTable.from_pretrained(saved[0])
 

@@ -183,9 +183,7 @@ def test_numbers_in_the_text_are_those_of_the_facts():
         assert fact in card.split("## Semantic IDs")[1].split("## Results")[0]
     training = card.split("## Training")[1]
     assert "12,101 items, 22,363 users, 153,776 interactions" in training
-    assert (
-        "1,314,432 parameters (4,321 of them trained), 11,264 steps in 39 min, on 1 thread(s) of AMD EPYC" in training
-    )
+    assert "1,314,432 parameters (4,321 of them trained), 11,264 steps, on 1 thread(s) of AMD EPYC" in training
     assert dict(table(training, "Argument")[2:]) == {
         "`num_train_epochs`": "16",
         "`learning_rate`": "0.00123456789",

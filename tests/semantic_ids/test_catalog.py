@@ -3,6 +3,7 @@
 
 import json
 import time
+import tracemalloc
 from collections import defaultdict
 
 import numpy as np
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from forge_hf.errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
 from forge_hf.semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from forge_hf.semantic_ids import catalog as catalog_module
+from forge_hf.semantic_ids.item_ids import ItemIds
+from forge_hf.semantic_ids.row_index import RowIndex, hash_texts
 
 
 SIZES = [3, 300, 2]
@@ -274,6 +277,123 @@ def test_corrupt_files(tmp_path, ids):
     assert SemanticIdCatalog.from_pretrained(tmp_path).item_ids == ids
 
 
+@given(items(), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_a_large_catalog_is_searched_in_its_file(tmp_path_factory, drawn, random):
+    ids, codes = drawn
+    folder = tmp_path_factory.mktemp("catalog")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog_module, "MIN_INDEXED_ITEMS", 1)
+        make(ids, codes).save_pretrained(folder)
+        # Nothing is hashed or sorted when a saved index is there.
+        patch.setattr(RowIndex, "build", None)
+        patch.setattr(ItemIds, "order", None)
+        loaded = SemanticIdCatalog.from_pretrained(folder)
+        queries = [random.choice(ids) for _ in range(10)]
+        assert loaded.indices_for(queries).tolist() == [ids.index(item) for item in queries]
+        assert loaded.codes_for(queries).tolist() == [list(codes[ids.index(item)]) for item in queries]
+        assert loaded.items_for(codes) == [
+            [item for item, other in zip(ids, codes, strict=True) if other == row] for row in codes
+        ]
+        assert loaded.item_ids_at(range(len(ids))) == loaded.item_ids == ids
+        unknown = "nothing of the kind" if isinstance(ids[0], str) else 2**62 + 12345
+        if unknown not in ids:
+            with pytest.raises(UnknownItemError):
+                loaded.codes_for([unknown])
+        # What was loaded can be saved again, and is the same, byte for byte.
+        again = tmp_path_factory.mktemp("again")
+        loaded.save_pretrained(again)
+    for name in ("semantic_ids.json", "semantic_ids.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("ids", [range(40), [f"item {n}" * (n % 3) + str(n) for n in range(40)]])
+def test_no_damage_goes_unnoticed(tmp_path, monkeypatch, ids):
+    monkeypatch.setattr(catalog_module, "MIN_INDEXED_ITEMS", 1)
+    catalog = make(list(ids), [[n % 3, n, 0] for n in range(40)])
+    catalog.save_pretrained(tmp_path)
+    path = tmp_path / "semantic_ids.safetensors"
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    noticed = 0
+    for place in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        try:
+            loaded = SemanticIdCatalog.from_pretrained(tmp_path)
+        except CorruptCatalogError:
+            noticed += 1
+        else:  # a name of the metadata that nobody reads: all is checked in another way
+            assert place < start and loaded.item_ids == catalog.item_ids and torch.equal(loaded.codes, catalog.codes)
+            assert loaded.items_for(catalog.codes) == catalog.items_for(catalog.codes)
+            del loaded
+    assert noticed > 0.9 * len(range(0, len(content), 3))
+
+
+def test_files_of_two_catalogs_are_told_apart(tmp_path):
+    codes = [[0, 1, 0], [1, 0, 1]]
+    for name, rows in (("one", codes), ("two", codes[::-1])):
+        make([1, 2], rows).save_pretrained(tmp_path / name)
+    (tmp_path / "one" / "semantic_ids.json").replace(tmp_path / "two" / "semantic_ids.json")
+    with pytest.raises(CorruptCatalogError, match="has the fingerprint"):
+        SemanticIdCatalog.from_pretrained(tmp_path / "two")
+
+
+@pytest.mark.parametrize("damage", ["rows", "starts"])
+def test_an_index_that_leads_out_of_the_file_is_refused(tmp_path, monkeypatch, damage):
+    # Its checksum is right: somebody has made this file.
+    monkeypatch.setattr(catalog_module, "MIN_INDEXED_ITEMS", 1)
+    catalog = make([1, 2, 3], [[0, 1, 0], [1, 0, 1], [2, 2, 0]])
+    array = getattr(catalog._code_index, damage)
+    array[1] = 7
+    catalog.save_pretrained(tmp_path)
+    with pytest.raises(CorruptCatalogError, match="code_index names rows that there aren't"):
+        SemanticIdCatalog.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_files_of_before_checksums_are_read_and_checked(tmp_path, kind):
+    ids = [kind(n) for n in (5, 3, 9)]
+    catalog = SemanticIdCatalog.from_codes(
+        ids, [[0, 1, 0], [0, 1, 0], [2, 2, 0]], codebook_sizes=SIZES, on_collision="random", capacity=1
+    )
+    catalog.save_pretrained(tmp_path)
+    path = tmp_path / "semantic_ids.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    loaded = SemanticIdCatalog.from_pretrained(tmp_path)
+    assert loaded.item_ids == ids and torch.equal(loaded.codes, catalog.codes)
+    assert torch.equal(loaded.original_codes, catalog.original_codes)
+    save_file(tensors | {"original_codes": tensors["original_codes"].flip(0)}, path, metadata={"format": "pt"})
+    with pytest.raises(CorruptCatalogError, match="other original codes"):
+        SemanticIdCatalog.from_pretrained(tmp_path)
+
+
+def test_loading_makes_no_copy(tmp_path):
+    ids = [f"item {n}" for n in range(200_000)]
+    codes = np.random.default_rng(0).integers(0, 256, (200_000, 3))
+    SemanticIdCatalog(ids, codes, SemanticIdLayout([256] * 3)).save_pretrained(tmp_path)
+    size = (tmp_path / "semantic_ids.safetensors").stat().st_size
+    tracemalloc.start()
+    try:
+        catalog = SemanticIdCatalog.from_pretrained(tmp_path)
+        assert catalog.codes_for(["item 7", "item 199999"]).tolist() == codes[[7, 199_999]].tolist()
+        assert "item 7" in catalog.items_for(codes[7:8])[0]
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < size / 50 and peak < size / 5
+
+
+@pytest.mark.parametrize("ids", [["a", "b\ud800"], ["\udfff", "a"]])
+def test_ids_that_no_file_could_hold_are_refused(ids):
+    with pytest.raises(ValueError, match="text that UTF-8 can write"):
+        make(ids, [[0, 0, 0]] * 2)
+    with pytest.raises(UnknownItemError, match="text that UTF-8 can write"):
+        make(["a", "b"], [[0, 0, 0]] * 2).codes_for(ids)
+
+
 def test_duplicates_in_a_saved_catalog(tmp_path):
     make([1, 2], [[0, 0, 0]] * 2).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "semantic_ids.safetensors")
@@ -312,6 +432,22 @@ def test_many_levels():
     codes[100:] = codes[:100]
     catalog = SemanticIdCatalog.from_codes(range(200), codes, codebook_sizes=[256] * 64, on_collision="keep")
     assert catalog.items_for(codes[:100]) == [[row, row + 100] for row in range(100)]
+
+
+def test_texts_are_hashed_by_their_bytes_alone(monkeypatch):
+    texts = ["", "a", "a\0", "\0a", "aa", "é", "a" * 1000, "ab", "ba"] * 3
+    encoded = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)])
+    hashes = hash_texts(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+    assert len(set(hashes.tolist())) == 9 and np.array_equal(hashes[:9], hashes[9:18])
+    # However many are hashed at once, and by the polynomial written out.
+    monkeypatch.setattr("forge_hf.semantic_ids.row_index._CHUNK", 2)
+    assert np.array_equal(hashes, hash_texts(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets))
+    for text, value in zip(encoded, hashes.tolist(), strict=True):
+        number = sum((byte + 1) * pow(0x9E3779B97F4A7C15, n + 1, 2**64) for n, byte in enumerate(text)) % 2**64
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            number = (number ^ (number >> shift)) * factor % 2**64
+        assert value == number ^ (number >> 31)
 
 
 def test_a_million_items_take_seconds():

@@ -243,6 +243,8 @@ class ModelView:
             vars(twin).update(record)
             if forward is not None:
                 vars(twin)["forward"] = MethodType(forward.__func__, twin)
+            # Some rotary embeddings write into their buffers as sequences grow.
+            vars(twin)["_buffers"] = dict(record["_buffers"])
             vars(twin)["_modules"] = {
                 name: None if child is None else self._copy(child) for name, child in record["_modules"].items()
             }

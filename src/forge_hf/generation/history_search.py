@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Histories of any lengths, searched in batches, with what each of them leaves out."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..semantic_ids import SemanticIdCatalog
 from .beam_search import BeamSearchOutput, constrained_beam_search
+from .catalog_tables import table_of
 from .prefix_table import PrefixTable
 
 
@@ -107,8 +109,11 @@ class Clock:
         reader = model.get_encoder() if model.config.is_encoder_decoder else model.get_decoder()
         times = [self.now()]
 
+        thread = threading.get_ident()
+
         def note(*_) -> None:
-            if len(times) == 1:
+            # Other threads may search with the same model.
+            if len(times) == 1 and threading.get_ident() == thread:
                 times.append(self.now())
 
         handle = reader.register_forward_hook(note)
@@ -140,7 +145,7 @@ class HistorySearch:
         self.model = model
         self.clock = clock
         self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
+        table = table_of(catalog, tokenizer, model.device) if prefix_table is None else prefix_table
         self.token_ids = table.token_ids.cpu()
         self.prompts = encode(self.token_ids)
         self.num_items = len(catalog)
@@ -241,13 +246,26 @@ def _items(table: PrefixTable, output: BeamSearchOutput, max_width: int) -> Cata
     return CatalogRanking(ranking.rows.cpu(), ranking.scores.cpu())
 
 
+# Models in eval mode, with the number of callers that need it and the modes that their modules had before the first.
+_in_eval: dict[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = {}
+_eval_lock = threading.Lock()
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode for a while."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Puts a model into eval mode for a while: where several threads do so, until the last of them is done."""
+    with _eval_lock:
+        count, modes = _in_eval.get(model) or (0, [(module, module.training) for module in model.modules()])
+        _in_eval[model] = count + 1, modes
+        if any(training for _, training in modes):
+            model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        with _eval_lock:
+            count, modes = _in_eval.pop(model)
+            if count > 1:
+                _in_eval[model] = count - 1, modes
+            else:
+                for module, training in modes:
+                    module.training = training

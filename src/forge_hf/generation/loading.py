@@ -2,6 +2,7 @@
 """A retriever by name: model, tokenizer and catalog from one folder, or from one commit of a repository."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from ..hub.client import check_token, hub_answers
 from ..hub.folder import refuse_two_models
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
+from .table_file import TABLE_FILE
 
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def load_retriever(
 
     The revision is looked up once, so that model, tokenizer and catalog are of one commit. A catalog that the model
     wasn't trained on is refused before weights are read. Weights are read from safetensors alone, and nothing of a
-    repository is executed.
+    repository is executed. A prefix table that lies there is mapped into memory by the first search of the catalog.
 
     Args:
         pretrained_model_name_or_path (`str` or `os.PathLike`):
@@ -131,6 +133,7 @@ def load_retriever(
                 f"the one with the fingerprint {fingerprint!r}. Save that one there with "
                 "`catalog.save_pretrained(folder)` or `catalog.push_to_hub(repo_id)`, or give `catalog=`."
             ) from error
+        _find_table(source, hub)
     compare_fingerprints(fingerprint, catalog.fingerprint)
 
     if tokenizer is None:
@@ -151,6 +154,12 @@ def _find_config(source: str, hub: dict[str, Any]) -> tuple[Path, bool]:
         return Path(*find_files(source, ["adapter_config.json"], **hub)), True
     except (FileNotFoundError, HubError):  # without the Hub, there is only what is in the cache
         return Path(*find_files(source, ["config.json"], **hub)), False
+
+
+def _find_table(source: str, hub: dict[str, Any]) -> None:
+    """Lets the catalog's prefix table, if there is one, lie beside the catalog, where a search looks for it."""
+    with suppress(FileNotFoundError, HubError):
+        find_files(source, [TABLE_FILE], **hub)
 
 
 def _pin(source: str, file: Path, hub: dict[str, Any]) -> dict[str, Any]:

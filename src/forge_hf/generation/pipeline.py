@@ -15,8 +15,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from ..errors import InvalidSequencesError, UnknownItemError
 from ..hub import push_folder
 from ..semantic_ids import SemanticIdCatalog
+from ..semantic_ids.serialization import MIN_INDEXED_ITEMS
+from .catalog_tables import table_of
 from .loading import load_retriever
-from .prefix_table import PrefixTable
 from .retrieval import RetrievalResult, check_fingerprint, get_trained_setting, retrieve
 
 
@@ -77,7 +78,7 @@ class GenerativeRetrievalPipeline(Pipeline):
     Attributes:
         timings (`dict[str, float]` or `None`):
             Milliseconds of each stage in the last call with `timings=True`, as in [`RetrievalResult`]; of an iterator,
-            in the last batch.
+            in the last batch; of several threads, in whichever call ended last.
 
     Raises:
         `FileNotFoundError`: No `catalog` is given, and there is none beside the model.
@@ -125,7 +126,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         check_fingerprint(model, catalog)
         super().__init__(model, tokenizer, *args, batch_size=batch_size, **kwargs)
         self.catalog = catalog
-        self.prefix_table = PrefixTable.from_catalog(catalog, tokenizer).to(self.device)
+        self.prefix_table = table_of(catalog, tokenizer, self.device)
         self.timings = None
 
     def __call__(self, inputs, **kwargs) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
@@ -219,7 +220,7 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def _catalog_ids(self, items: Sequence) -> list:
         """Item ids, or lists of them, with every id of the catalog's type."""
-        to_catalog_id = _as_int if isinstance(self.catalog.item_ids[0], int) else str
+        to_catalog_id = _as_int if isinstance(self.catalog.item_ids_at([0])[0], int) else str
         return [to_catalog_id(item) if isinstance(item, str | int) else self._catalog_ids(item) for item in items]
 
     def _forward(self, model_inputs: dict[str, Any], **parameters) -> dict[str, RetrievalResult]:
@@ -253,7 +254,8 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """
-        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again.
+        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again;
+        of a large catalog also the prefix table, which takes longer to build than to load.
 
         Args:
             save_directory (`str` or `os.PathLike`):
@@ -265,6 +267,8 @@ class GenerativeRetrievalPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
         self.catalog.save_pretrained(save_directory)
+        if len(self.catalog) >= MIN_INDEXED_ITEMS:
+            self.prefix_table.save_pretrained(save_directory)
 
     def push_to_hub(
         self,

@@ -97,9 +97,7 @@ class PrefixLookup:
             if len(nodes) * width > max(_MAX_PADDING, _MAX_WASTE * (int(extra.sum()) + len(nodes))):
                 return None
         if width > 1:
-            if ("positions", width) not in self._cache:
-                self._cache["positions", width] = self._native(torch.arange(width, device=self._device))
-            first = self._np.minimum(first + self._cache["positions", width], last)
+            first = self._np.minimum(first + self._positions[:width], last)
         return self.to_torch(pick(self._tokens[depth], self._last_codes(depth + 1, first)))
 
     def limits(self, depth: int, shape: tuple[int, int]) -> tuple[int, torch.Tensor] | None:
@@ -175,6 +173,12 @@ class PrefixLookup:
             offsets = torch.arange(depth, device=self._device) * (self._num_tokens + 2)
             self._cache["shares", depth] = self._native(shares), self._native(offsets)
         return self._cache["shares", depth]
+
+    @cached_property
+    def _positions(self) -> Array:
+        """Numbers of a node's children, of the node with the most."""
+        most = max(ranges.max_degree for ranges in self._ranges)
+        return self._native(torch.arange(most, device=self._device))
 
     @cached_property
     def _first_nodes(self) -> Array:

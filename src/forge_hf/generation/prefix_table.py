@@ -96,13 +96,15 @@ class PrefixTable:
         if token_ids.min() < 0 or token_ids.unique().numel() != num_codes:
             raise ValueError("`token_ids` must be non-negative and all different: one atomic token for each code.")
         tree = build_tree(codes.to(torch.int64), codebook_sizes)
-        self._set(TableParts(codebook_sizes, None, len(codes), token_ids.to(codes.device), *tree))
+        self._set(TableParts(codebook_sizes, None, None, len(codes), token_ids.to(codes.device), *tree))
 
     def _set(self, parts: TableParts) -> None:
         self._parts = parts
         self.codebook_sizes = parts.codebook_sizes
         self.num_levels = len(parts.codebook_sizes)
-        self.fingerprint: str | None = parts.fingerprint  # of the catalog, where it was built from one
+        # Of the catalog, where it was built from one: that of its semantic IDs, and that of its rows.
+        self.fingerprint: str | None = parts.fingerprint
+        self.codes_checksum: str | None = parts.codes_checksum
         self.token_ids = parts.token_ids
         self._order, self._names, self._ranges = parts.order, parts.names, parts.ranges
         self._packed_sizes = packed_sizes(self.codebook_sizes, self._ranges)
@@ -137,8 +139,9 @@ class PrefixTable:
             tokenizer (`PreTrainedTokenizerBase`): A tokenizer in which every code is one token.
         """
         token_ids = semantic_id_token_ids(tokenizer, catalog.layout)
-        table = cls(catalog.codes, catalog.layout.codebook_sizes, token_ids)
-        table._set(table._parts._replace(fingerprint=catalog.fingerprint))
+        table = cls(catalog.codes_at(slice(None)), catalog.layout.codebook_sizes, token_ids)
+        identity = {"fingerprint": catalog.fingerprint, "codes_checksum": catalog.codes_checksum}
+        table._set(table._parts._replace(**identity))
         return table
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
@@ -165,7 +168,7 @@ class PrefixTable:
         local_files_only: bool = False,
     ) -> "PrefixTable":
         """
-        Maps a saved table into memory, in no time: what isn't used isn't read.
+        Maps a saved table into memory, which processes that load the same one share, and checks that it is whole.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`):
@@ -208,7 +211,28 @@ class PrefixTable:
                     f"{'`catalog`' if catalog is not None else 'the catalog beside it'} has {fingerprint!r}. Build it "
                     "anew with `PrefixTable.from_catalog(catalog, tokenizer)`."
                 )
-        return cls._of(parts)
+        table = cls._of(parts)
+        if catalog is not None:
+            table.check_catalog(catalog)
+        return table
+
+    def check_catalog(self, catalog: SemanticIdCatalog) -> None:
+        """
+        Checks that the table is of a catalog: the same semantic IDs, and items in the same order.
+
+        Raises:
+            [`FingerprintMismatchError`]: It isn't, or wasn't built from a catalog.
+        """
+        if self.fingerprint != catalog.fingerprint:
+            raise FingerprintMismatchError(
+                f"The prefix table was built from a catalog with the fingerprint {self.fingerprint!r}, but `catalog` "
+                f"has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+            )
+        if self.codes_checksum not in (None, catalog.codes_checksum):
+            raise FingerprintMismatchError(
+                "The prefix table was built from a catalog with the same semantic IDs as `catalog`, but with the "
+                "items in another order. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+            )
 
     @property
     def num_items(self) -> int:

@@ -102,8 +102,9 @@ def retrieve(
             Number of most recent items that the model reads. Defaults to what it was trained with, if it says so in
             `config.semantic_id_max_history`, or else to 20.
         prefix_table ([`PrefixTable`], *optional*):
-            `PrefixTable.from_catalog(catalog, tokenizer)`, made once for many calls; or what its `restrict` made of
-            it, for many calls with the same `candidates`.
+            By default the one that was saved beside a loaded catalog, mapped into memory, or else
+            `PrefixTable.from_catalog(catalog, tokenizer)`, made at the first call and kept with the catalog. Give what
+            its `restrict` made of it for many calls with the same `candidates`.
         show_progress (`bool`, *optional*, defaults to `False`):
             Whether to show a progress bar over batches.
         exclude (`Sequence`, *optional*):
@@ -213,8 +214,8 @@ def retrieve(
         numbers, scores[taken] = _fill(search, table, num_unseen, excluded_unseen, options)
         rows[taken] = unseen[numbers]
     with clock("items"):
-        item_ids = catalog.item_ids
-        lists = [[item_ids[row] for row in ranked] for ranked in rows.tolist()]
+        item_ids = catalog.item_ids_at(rows.flatten())
+        lists = [item_ids[start : start + top_k] for start in range(0, len(item_ids), top_k)]
     return RetrievalResult(item_ids=lists, scores=scores.tolist(), timings=clock.milliseconds)
 
 
@@ -339,11 +340,8 @@ def _open(
     encode: Callable[[torch.Tensor], list[torch.Tensor]],
 ) -> HistorySearch:
     check_fingerprint(model, catalog)
-    if prefix_table is not None and prefix_table.fingerprint != catalog.fingerprint:
-        raise FingerprintMismatchError(
-            f"`prefix_table` was built from a catalog with the fingerprint {prefix_table.fingerprint!r}, but "
-            f"`catalog` has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
-        )
+    if prefix_table is not None:
+        prefix_table.check_catalog(catalog)
     return HistorySearch(model, tokenizer, catalog, prefix_table, clock or Clock(None), encode)
 
 
@@ -455,7 +453,9 @@ def _table_without_suffix(search: HistorySearch, catalog: SemanticIdCatalog, row
     """The codes that the embeddings of some items got. The table numbers the items by their places in `rows`."""
     levels = catalog.layout.num_levels - (catalog.on_collision == "suffix")
     sizes = catalog.layout.codebook_sizes[:levels]
-    return PrefixTable(catalog.codes[rows, :levels], sizes, search.token_ids[: sum(sizes)]).to(search.table.device)
+    return PrefixTable(catalog.codes_at(rows)[:, :levels], sizes, search.token_ids[: sum(sizes)]).to(
+        search.table.device
+    )
 
 
 def check_fingerprint(model: nn.Module, catalog: SemanticIdCatalog) -> None:

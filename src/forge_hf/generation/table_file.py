@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The file of a saved prefix table: one safetensors file, whose metadata say what its tensors are."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +9,14 @@ from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError
 from ..hub import write_then_rename
-from ..semantic_ids.serialization import load_tensors, read_header
+from ..semantic_ids.serialization import describe_tensors, load_tensors, read_header, read_metadata
 from .tree_levels import ChildRanges, code_dtype, number_dtype, packing_dtype
 
 
 __all__ = ["TABLE_FILE", "TableParts", "read_table", "write_table"]
 
 TABLE_FILE = "prefix_table.safetensors"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _REMEDY = "Build the table anew, from its catalog."
 _NAMES = {torch.uint8: "U8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
 
@@ -27,6 +26,7 @@ class TableParts(NamedTuple):
 
     codebook_sizes: tuple[int, ...]
     fingerprint: str | None
+    codes_checksum: str | None  # of the catalog, which says that rows are the same, too
     num_rows: int  # of the catalog, of which the table may hold some only
     token_ids: torch.Tensor
     order: torch.Tensor
@@ -43,22 +43,23 @@ def write_table(path: Path, parts: TableParts) -> None:
         "format_version": _FORMAT_VERSION,
         "codebook_sizes": parts.codebook_sizes,
         "fingerprint": parts.fingerprint,
+        "codes_checksum": parts.codes_checksum,
         "num_rows": parts.num_rows,
         "num_items": len(parts.order),
         "num_nodes": [ranges.num_nodes for ranges in parts.ranges],
         "max_degrees": [ranges.max_degree for ranges in parts.ranges],
     }
-    metadata = {"format": "pt", "prefix_table": json.dumps(facts)}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = describe_tensors(tensors, prefix_table=facts)
     write_then_rename(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def read_table(path: str) -> TableParts:
     """
-    Maps a saved table into memory. What the file says that it holds is checked; the tensors aren't read.
+    Maps a saved table into memory, and checks that it is whole, every byte by its checksum.
 
     Raises:
-        [`CorruptCatalogError`]: The file is truncated, of an unknown format, or doesn't hold what it says.
+        [`CorruptCatalogError`]: The file is truncated, altered, of an unknown format, or doesn't hold what it says.
     """
     header = read_header(path)
     facts = _read_facts(path, header)
@@ -78,6 +79,7 @@ def read_table(path: str) -> TableParts:
     return TableParts(
         tuple(sizes),
         facts["fingerprint"],
+        facts["codes_checksum"],
         facts["num_rows"],
         tensors["token_ids"],
         tensors["order"],
@@ -90,23 +92,12 @@ def read_table(path: str) -> TableParts:
 
 
 def _read_facts(path: str, header: dict[str, Any]) -> dict[str, Any]:
-    metadata = header.get("__metadata__")
     try:
-        facts = json.loads(metadata["prefix_table"])
+        facts = read_metadata(header)["prefix_table"]
         version = facts["format_version"]
-        sizes, num_nodes, max_degrees = (facts[key] for key in ("codebook_sizes", "num_nodes", "max_degrees"))
-        counts = [*num_nodes, facts["num_items"], facts["num_rows"]]
-        numbers = [*sizes, *counts, *max_degrees]
-        is_whole = (
-            all(type(number) is int and 0 < number < 2**63 for number in numbers)
-            and len(sizes) > 0
-            and len(num_nodes) == len(max_degrees) == len(sizes) + 1
-            and num_nodes[0] == 1
-            and counts == sorted(counts)
-            and all(degree <= number for degree, number in zip(max_degrees, counts[1:], strict=False))
-            and isinstance(facts["fingerprint"], str | None)
-        )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        is_whole = version == _FORMAT_VERSION and _is_whole(facts)
+    except (TypeError, KeyError) as error:
+        metadata = header.get("__metadata__")
         raise CorruptCatalogError(f"{path} isn't a prefix table: its metadata are {metadata!r}. {_REMEDY}") from error
     if version != _FORMAT_VERSION:
         raise CorruptCatalogError(
@@ -115,3 +106,18 @@ def _read_facts(path: str, header: dict[str, Any]) -> dict[str, Any]:
     if not is_whole:
         raise CorruptCatalogError(f"{path} describes no prefix table: {facts}. {_REMEDY}")
     return facts
+
+
+def _is_whole(facts: dict[str, Any]) -> bool:
+    sizes, num_nodes, max_degrees = (facts[key] for key in ("codebook_sizes", "num_nodes", "max_degrees"))
+    counts = [*num_nodes, facts["num_items"], facts["num_rows"]]
+    return (
+        all(type(number) is int and 0 < number < 2**63 for number in [*sizes, *counts, *max_degrees])
+        and len(sizes) > 0
+        and len(num_nodes) == len(max_degrees) == len(sizes) + 1
+        and num_nodes[0] == 1
+        and counts == sorted(counts)
+        and all(degree <= number for degree, number in zip(max_degrees, counts[1:], strict=False))
+        and isinstance(facts["fingerprint"], str | None)
+        and isinstance(facts["codes_checksum"], str | None)
+    )

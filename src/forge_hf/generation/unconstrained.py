@@ -125,7 +125,7 @@ def retrieve_unconstrained(
         semantic_ids=[texts[start : start + num_beams] for start in range(0, len(texts), num_beams)],
         scores=scores.tolist(),
         valid=valid.tolist(),
-        item_ids=[[catalog.item_ids[row] for row in rows] for rows in lists],
+        item_ids=[catalog.item_ids_at(rows) for rows in lists],
     )
 
 

@@ -179,7 +179,9 @@ def _describe_data(data: dict[str, Any]) -> str:
 
 
 def _describe_training(training: dict[str, Any]) -> str:
-    steps, seconds = training.get("global_step"), training.get("seconds")
+    # The time of one run differs from that of the next; its card doesn't, for the same seed.
+    several = isinstance(training.get("seed"), list)
+    steps, seconds = training.get("global_step"), training.get("seconds") if several else None
     parameters, trained = training.get("num_parameters"), training.get("num_trainable_parameters")
     parts = []
     if parameters:
@@ -193,7 +195,7 @@ def _describe_training(training: dict[str, Any]) -> str:
         parts.append(f"trained in {_duration(seconds)}")
     if training.get("hardware"):
         parts.append(f"on {training['hardware']}")
-    each = " (each seed, on average)" if isinstance(training.get("seed"), list) and seconds else ""
+    each = " (each seed, on average)" if seconds else ""
     return _sentence(", ".join(parts) + each) if parts else ""
 
 

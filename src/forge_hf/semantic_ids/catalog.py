@@ -15,22 +15,29 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
-from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
+from ..errors import CorruptCatalogError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_then_rename
 from .collisions import CandidateFunction, resolve_collisions
-from .item_ids import as_id_array, name_first
+from .item_ids import ItemIds, name_first
 from .item_sid import item_sid_columns, read_item_sid
-from .layout import SemanticIdLayout, row_keys
+from .layout import SemanticIdLayout
 from .quality import codes_quality
+from .row_index import RowIndex, hash_codes
 from .serialization import (
     CODES_FILE,
     CONFIG_FILE,
     FORMAT_VERSION,
+    MIN_INDEXED_ITEMS,
     REMEDY,
+    checksum,
+    describe_tensors,
+    identify,
     pack_ids,
+    pack_index,
     read_config,
     read_tensors,
     unpack_ids,
+    unpack_index,
 )
 
 
@@ -59,6 +66,10 @@ class SemanticIdCatalog:
         original_codes (`torch.Tensor`, `np.ndarray` or nested `list` of the shape of `codes`, *optional*):
             The codes that the item tokenizer gave, where `codes` aren't those and `on_collision` is neither `"keep"`
             nor `"suffix"`.
+
+    Attributes:
+        folder (`Path` or `None`):
+            Where it was loaded from. A prefix table that was saved there is found.
 
     Raises:
         [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
@@ -90,22 +101,23 @@ class SemanticIdCatalog:
     ):
         self.layout = layout
         self.on_collision = on_collision
+        self.folder = None
         self._original_codes = None
-        self._ids = as_id_array(item_ids)
-        self.codes = layout.validate(codes).cpu()
-        if self.codes.ndim != 2 or len(self.codes) == 0 or len(self.codes) != len(self._ids):
+        self._ids = ItemIds.of(item_ids)
+        self._codes = layout.validate(codes).cpu()
+        if self._codes.ndim != 2 or len(self._codes) == 0 or len(self._codes) != len(self._ids):
             raise InvalidCodesError(
                 f"`codes` must be of shape (num_items, {layout.num_levels}) with one row for each of the "
-                f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self.codes.shape)}."
+                f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self._codes.shape)}."
             )
         if original_codes is not None:
             self._original_codes = layout.validate(original_codes).cpu()
-            if self._original_codes.shape != self.codes.shape or on_collision in _DERIVED:
+            if self._original_codes.shape != self._codes.shape or on_collision in _DERIVED:
                 raise InvalidCodesError(
-                    f"`original_codes` must have the shape {tuple(self.codes.shape)} of `codes`, and are for other "
+                    f"`original_codes` must have the shape {tuple(self._codes.shape)} of `codes`, and are for other "
                     f"strategies than {_DERIVED}, got {tuple(self._original_codes.shape)} and {on_collision!r}."
                 )
-        self._refuse_duplicates()
+        self._ids.refuse_duplicates()
 
     @classmethod
     def from_codes(
@@ -169,9 +181,26 @@ class SemanticIdCatalog:
         catalog = cls(item_ids, codes, SemanticIdLayout(codebook_sizes))
         original = catalog.codes
         resolved, layout = resolve_collisions(original, catalog.layout, on_collision, capacity, seed, candidates)
-        catalog.codes, catalog.layout, catalog.on_collision = resolved, layout, on_collision
+        # Nothing that is derived from codes has been looked at yet, but `codes` themselves.
+        catalog = cls._of(catalog._ids, resolved, layout, on_collision)
         if on_collision not in _DERIVED and not torch.equal(resolved, original):
             catalog._original_codes = original
+        return catalog
+
+    @classmethod
+    def _of(
+        cls,
+        ids: ItemIds,
+        codes: torch.Tensor,
+        layout: SemanticIdLayout,
+        on_collision: str,
+        original_codes: torch.Tensor | None = None,
+    ) -> "SemanticIdCatalog":
+        """A catalog of parts that are known to fit."""
+        catalog = object.__new__(cls)
+        catalog.folder = None
+        catalog._ids, catalog._codes, catalog._original_codes = ids, codes, original_codes
+        catalog.layout, catalog.on_collision = layout, on_collision
         return catalog
 
     def __len__(self) -> int:
@@ -188,6 +217,15 @@ class SemanticIdCatalog:
         """Ids of the items, in the order of [`~SemanticIdCatalog.codes`]."""
         return self._ids.tolist()
 
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """
+        The semantic ID of every item, of dtype int64 and shape `(num_items, num_levels)`, in the order of
+        [`~SemanticIdCatalog.item_ids`]. Of a catalog that was loaded it's a copy, made at the first use: where a few
+        rows are enough, [`~SemanticIdCatalog.codes_at`] reads them from the file.
+        """
+        return self._codes.to(torch.int64)
+
     @property
     def original_codes(self) -> torch.Tensor:
         """
@@ -196,7 +234,7 @@ class SemanticIdCatalog:
         They count from 0 in each level, within the first `codebook_sizes` of the layout.
         """
         if self._original_codes is not None:
-            return self._original_codes
+            return self._original_codes.to(torch.int64)
         return self.codes[:, :-1] if self.on_collision == "suffix" else self.codes
 
     @cached_property
@@ -205,15 +243,26 @@ class SemanticIdCatalog:
         Hash of the layout and of every item's codes, 32 hexadecimal digits. It doesn't depend on the order of the
         items or on the machine, and tells the item ids `1` and `"1"` apart.
         """
-        return self._hash(self.codes)
+        return self._hash(self._codes)
+
+    @cached_property
+    def codes_checksum(self) -> str:
+        """
+        SHA-256 of all codes, one row after the other. Other than the `fingerprint` it depends on the order of the
+        items: what holds rows of the catalog, as a prefix table does, is of use for catalogs with the same one only.
+        """
+        return checksum(self._codes.to(torch.int32))
 
     def _hash(self, codes: torch.Tensor) -> str:
-        order = self._id_order
-        parts = {"codes": np.ascontiguousarray(codes.numpy()[order], dtype="<i4"), **pack_ids(self._ids[order])}
+        order = self._ids.order()
+        parts = {
+            "codes": np.ascontiguousarray(codes.numpy()[order], dtype="<i4"),
+            **pack_ids(self._ids.of_rows(order)),
+        }
         header = {"codebook_sizes": list(self.layout.codebook_sizes), "num_items": len(self), "parts": sorted(parts)}
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for name in sorted(parts):
-            digest.update(parts[name].data)
+            digest.update(np.ascontiguousarray(parts[name]).data)
         return digest.hexdigest()[:32]
 
     def indices_for(self, item_ids: Sequence[str] | Sequence[int]) -> torch.Tensor:
@@ -235,22 +284,17 @@ class SemanticIdCatalog:
         if len(item_ids) == 0:
             return torch.empty(0, dtype=torch.int64)
         try:
-            wanted = as_id_array(item_ids)
+            wanted = ItemIds.of(item_ids)
         except ValueError as error:
             raise UnknownItemError(str(error)) from error
-        if wanted.dtype != self._ids.dtype:
-            kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
+        if wanted.kind is not self._ids.kind:
             raise UnknownItemError(
-                f"Item ids of this catalog are {kind}, got {other} such as {name_first(wanted[:1].tolist())}. "
-                "Convert them first."
+                f"Item ids of this catalog are {self._ids.kind.__name__}, got {wanted.kind.__name__} such as "
+                f"{name_first(wanted.take(slice(1)))}. Convert them first."
             )
-        if wanted.dtype == object:
-            rows = np.fromiter((self._row_of.get(item, -1) for item in wanted), dtype=np.int64, count=len(wanted))
-        else:
-            at = np.searchsorted(self._sorted_ids, wanted).clip(max=len(self) - 1)
-            rows = np.where(self._sorted_ids[at] == wanted, self._id_order[at], -1)
+        rows = self._ids.find(wanted)
         if (rows < 0).any():
-            unknown = list(dict.fromkeys(wanted[rows < 0].tolist()))
+            unknown = list(dict.fromkeys(wanted.take(rows < 0)))
             raise UnknownItemError(
                 f"`item_ids` or a history names {len(unknown)} items that aren't in the catalog of {len(self)}: "
                 f"{name_first(unknown)}. Leave them out, or encode them and make a catalog that has them."
@@ -271,7 +315,33 @@ class SemanticIdCatalog:
         Raises:
             [`UnknownItemError`]: An id isn't in the catalog.
         """
-        return self.codes[self.indices_for(item_ids)]
+        return self.codes_at(self.indices_for(item_ids))
+
+    def codes_at(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """
+        Codes of some rows, `codes[rows]`, without the others.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(n,)` or `slice`):
+                Rows, such as [`~SemanticIdCatalog.indices_for`] finds them.
+
+        Returns:
+            `torch.Tensor` of dtype int64 and shape `(n, num_levels)`.
+        """
+        return self._codes[rows].to(torch.int64)
+
+    def item_ids_at(self, rows: torch.Tensor | Sequence[int]) -> list[str] | list[int]:
+        """
+        Item ids of some rows, as `item_ids` has them, without the others.
+
+        Args:
+            rows (`torch.LongTensor` or `Sequence[int]` of length `n`):
+                Rows.
+
+        Returns:
+            `list` of `n` item ids.
+        """
+        return self._ids.take(np.asarray(rows, dtype=np.int64))
 
     def items_for(self, codes: torch.Tensor | np.ndarray | Sequence) -> list[list[str]] | list[list[int]]:
         """
@@ -292,10 +362,15 @@ class SemanticIdCatalog:
             raise InvalidCodesError(
                 f"`codes` must be of shape (n, {self.layout.num_levels}), got {tuple(codes.shape)}."
             )
-        wanted = row_keys(codes)
-        order, keys = self._sorted_codes
-        first, last = np.searchsorted(keys, wanted, side="left"), np.searchsorted(keys, wanted, side="right")
-        return [self._ids[order[start:stop]].tolist() for start, stop in zip(first, last, strict=True)]
+        places, rows = self._code_index.candidates(hash_codes(codes.cpu()))
+        same = (self.codes_at(torch.from_numpy(rows)) == codes.cpu()[torch.from_numpy(places)]).all(dim=-1).numpy()
+        items, counts = self._ids.take(rows[same]), np.bincount(places[same], minlength=len(codes))
+        stops = np.cumsum(counts)
+        return [items[start:stop] for start, stop in zip((stops - counts).tolist(), stops.tolist(), strict=True)]
+
+    @cached_property
+    def _code_index(self) -> RowIndex:
+        return RowIndex.build(hash_codes(self._codes))
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """
@@ -307,13 +382,16 @@ class SemanticIdCatalog:
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: torch.from_numpy(part) for name, part in pack_ids(self._ids).items()}
-        tensors["codes"] = self.codes.to(torch.int32).contiguous()
+        parts = pack_ids(self._ids)
+        if len(self) >= MIN_INDEXED_ITEMS:
+            parts |= pack_index("item_id_index", self._ids.index) | pack_index("code_index", self._code_index)
+        tensors = {name: torch.from_numpy(part) for name, part in parts.items()}
+        tensors["codes"] = self._codes.to(torch.int32).contiguous()
         config = {
             "format_version": FORMAT_VERSION,
             **self.layout.to_dict(),
             "num_items": len(self),
-            "item_id_type": "str" if self._ids.dtype == object else "int",
+            "item_id_type": self._ids.kind.__name__,
             "on_collision": self.on_collision,
             "fingerprint": self.fingerprint,
             "quality": self.quality,
@@ -321,9 +399,9 @@ class SemanticIdCatalog:
         if self._original_codes is not None:
             tensors["original_codes"] = self._original_codes.to(torch.int32).contiguous()
             config["original_fingerprint"] = self._hash(self._original_codes)
-        text = json.dumps(config, indent=2) + "\n"
+        text, metadata = json.dumps(config, indent=2) + "\n", describe_tensors(tensors, identity=identify(config))
         # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
-        write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata=metadata))
         write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     @classmethod
@@ -337,7 +415,10 @@ class SemanticIdCatalog:
         local_files_only: bool = False,
     ) -> "SemanticIdCatalog":
         """
-        Loads a catalog, and checks that it is whole.
+        Loads a catalog, and checks that it is whole: every byte by its checksum, in one pass. The files are mapped
+        into memory, so that processes which load the same ones share them, and what is asked of a large catalog is
+        found by an index that lies in the file. Don't write into the files of a catalog that is in use: let
+        [`~SemanticIdCatalog.save_pretrained`] replace them.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`):
@@ -368,24 +449,36 @@ class SemanticIdCatalog:
             local_files_only=local_files_only,
         )
         config = read_config(config_file)
-        tensors = read_tensors(codes_file, config)
+        tensors, is_certain = read_tensors(codes_file, config)
+        layout, original = SemanticIdLayout.from_dict(config), tensors.get("original_codes")
         try:
             ids = unpack_ids(tensors)
-            layout, original = SemanticIdLayout.from_dict(config), tensors.get("original_codes")
-            catalog = cls(ids, tensors["codes"], layout, config["on_collision"], original)
+            for codes in (tensors["codes"], original):
+                if codes is not None and not layout.holds(codes):
+                    layout.validate(codes)  # raises, naming some
+            if is_certain:
+                ids = ItemIds(ids.values, ids.offsets, unpack_index("item_id_index", tensors))
+                catalog = cls._of(ids, tensors["codes"], layout, config["on_collision"], original)
+                if (index := unpack_index("code_index", tensors)) is not None:
+                    catalog._code_index = index
+            else:
+                catalog = cls(ids.tolist(), tensors["codes"], layout, config["on_collision"], original)
         except (ValueError, IndexError) as error:
             reason = str(error).rstrip(".")
             raise CorruptCatalogError(
                 f"{codes_file} doesn't hold what {config_file} says: {reason}. {REMEDY}"
             ) from error
-        if catalog.fingerprint != config["fingerprint"]:
+        if is_certain:
+            catalog.fingerprint = config["fingerprint"]
+        elif catalog.fingerprint != config["fingerprint"]:
             raise CorruptCatalogError(
                 f"{codes_file} has the fingerprint {catalog.fingerprint}, but {config_file} says "
                 f"{config['fingerprint']}: one of the two was altered or belongs to another catalog. {REMEDY}"
             )
-        if original is not None and catalog._hash(catalog._original_codes) != config["original_fingerprint"]:
+        elif original is not None and catalog._hash(catalog._original_codes) != config["original_fingerprint"]:
             raise CorruptCatalogError(f"{codes_file} holds other original codes than {config_file} says. {REMEDY}")
         catalog.quality = config["quality"]
+        catalog.folder = Path(codes_file).parent
         return catalog
 
     def push_to_hub(
@@ -507,40 +600,3 @@ class SemanticIdCatalog:
         """
         original = self.original_codes
         return codes_quality(original, self.codes, self.layout.codebook_sizes[: original.shape[1]])
-
-    def _refuse_duplicates(self) -> None:
-        if self._ids.dtype == object:
-            if len(self._row_of) == len(self):
-                return
-            repeated = [item for row, item in enumerate(self._ids) if self._row_of[item] != row]
-        else:
-            again = self._sorted_ids[1:] == self._sorted_ids[:-1]
-            if not again.any():
-                return
-            repeated = self._sorted_ids[1:][again].tolist()
-        repeated = list(dict.fromkeys(repeated))
-        raise DuplicateItemError(
-            f"`item_ids` must be unique, but {len(repeated)} occur more than once: {name_first(repeated)}. "
-            "Keep one row an item."
-        )
-
-    @cached_property
-    def _row_of(self) -> dict[str, int]:
-        return {item: row for row, item in enumerate(self._ids)}
-
-    @cached_property
-    def _id_order(self) -> np.ndarray:
-        if self._ids.dtype == object:
-            # Code points sort as UTF-8 bytes do, so the order is the same on every machine.
-            return np.array(sorted(range(len(self)), key=self._ids.__getitem__), dtype=np.int64)
-        return np.argsort(self._ids, kind="stable")
-
-    @cached_property
-    def _sorted_ids(self) -> np.ndarray:
-        return self._ids[self._id_order]
-
-    @cached_property
-    def _sorted_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        keys = row_keys(self.codes)
-        order = np.argsort(keys, kind="stable")
-        return order, keys[order]

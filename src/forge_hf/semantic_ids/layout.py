@@ -124,6 +124,11 @@ class SemanticIdLayout:
             )
         return codes
 
+    def holds(self, codes: torch.Tensor) -> bool:
+        """Whether a tensor of integers of shape `(n, num_levels)` holds codes of this layout; no copy is made."""
+        bounds = [column.aminmax() for column in codes.unbind(-1)] if len(codes) else []
+        return all(low >= 0 and high < size for (low, high), size in zip(bounds, self.codebook_sizes, strict=False))
+
     def to_index(self, codes: torch.Tensor | np.ndarray | Sequence) -> torch.Tensor:
         """
         Numbers codes through all levels, from 0 to `num_codes - 1`.

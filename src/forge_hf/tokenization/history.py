@@ -146,7 +146,7 @@ class HistoryEncoder:
         """
         if len(histories) == 0:
             return []
-        codes = self._tokens_of(self.catalog.codes[torch.cat(list(histories))])
+        codes = self._tokens_of(self.catalog.codes_at(torch.cat(list(histories))))
 
         if (
             user_ids is not None
