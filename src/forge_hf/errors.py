@@ -14,6 +14,8 @@ __all__ = [
     "InvalidSemanticIdError",
     "InvalidSequencesError",
     "MalformedRowsError",
+    "OutputInUseError",
+    "StorageError",
     "UnknownItemError",
     "UnsatisfiableRequestError",
 ]
@@ -73,3 +75,11 @@ class UnsatisfiableRequestError(ForgeError, ValueError):
 
 class HubError(ForgeError, OSError):
     """The Hub can't be reached, or refuses. An `OSError`, as the errors of huggingface_hub are."""
+
+
+class OutputInUseError(ForgeError, OSError):
+    """Another process is writing to the same place. An `OSError`."""
+
+
+class StorageError(ForgeError, OSError):
+    """The disk is full, over quota, or fails. An `OSError`, whose `errno` says which."""

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..errors import InvalidSequencesError, UnknownItemError
-from ..hub import push_folder
+from ..hub import push_folder, write_folder
 from ..semantic_ids import SemanticIdCatalog
 from .loading import load_retriever
 from .prefix_table import PrefixTable
@@ -253,18 +253,24 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """
-        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again.
+        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again:
+        all of them or, if it fails or is killed, none.
 
         Args:
             save_directory (`str` or `os.PathLike`):
                 Folder to write to.
             kwargs (*optional*):
                 Passed on to the model's `save_pretrained`.
+
+        Raises:
+            [`OutputInUseError`]: Another process is writing to the folder.
+            [`StorageError`]: The disk is full, over quota, or fails. What was there stays.
         """
         # The inherited method would declare this class as code of the folder, and loading it would ask for trust.
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.tokenizer.save_pretrained(save_directory)
-        self.catalog.save_pretrained(save_directory)
+        with write_folder(save_directory) as folder:
+            self.model.save_pretrained(folder, **kwargs)
+            self.tokenizer.save_pretrained(folder)
+            self.catalog.save_pretrained(folder)
 
     def push_to_hub(
         self,

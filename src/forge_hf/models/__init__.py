@@ -4,6 +4,7 @@
 They know nothing of item ids, catalogs or tokens.
 """
 
+from .encoding import encode_items
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
 from .lsh import LSHConfig, LSHModel
@@ -45,4 +46,5 @@ __all__ = [
     "ResidualKMeansModel",
     "VQVAEConfig",
     "VQVAEModel",
+    "encode_items",
 ]

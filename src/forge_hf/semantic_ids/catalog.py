@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
-from ..hub import find_files, push_folder, write_then_rename
+from ..hub import find_files, push_folder, write_folder
 from .collisions import CandidateFunction, resolve_collisions
 from .item_ids import as_id_array, name_first
 from .item_sid import item_sid_columns, read_item_sid
@@ -118,6 +117,7 @@ class SemanticIdCatalog:
         capacity: int = 5,
         seed: int = 0,
         candidates: CandidateFunction | None = None,
+        shards: str | os.PathLike | None = None,
     ) -> "SemanticIdCatalog":
         """
         Makes a catalog of the codes that an item tokenizer gave.
@@ -143,6 +143,9 @@ class SemanticIdCatalog:
                 For `"knn"`, the nearest codes of the last level: given row numbers of `codes`, an int64 tensor of
                 shape `(n,)`, it returns codes and distances of shape `(n, C)`. Of an RQ-VAE these are
                 `candidates` and `candidate_distances` of `model.encode(embeddings[rows], num_candidates=200)`.
+            shards (`str` or `os.PathLike`, *optional*):
+                For `"knn"`, a name of files, to which `.part-0000` is added, that keep what is finished, so that the
+                same call goes on after a kill. [`Shards.remove`] removes them once the catalog is saved.
 
         Returns:
             [`SemanticIdCatalog`]. Its [`~SemanticIdCatalog.original_codes`] are `codes`.
@@ -168,7 +171,9 @@ class SemanticIdCatalog:
         """
         catalog = cls(item_ids, codes, SemanticIdLayout(codebook_sizes))
         original = catalog.codes
-        resolved, layout = resolve_collisions(original, catalog.layout, on_collision, capacity, seed, candidates)
+        resolved, layout = resolve_collisions(
+            original, catalog.layout, on_collision, capacity, seed, candidates, shards
+        )
         catalog.codes, catalog.layout, catalog.on_collision = resolved, layout, on_collision
         if on_collision not in _DERIVED and not torch.equal(resolved, original):
             catalog._original_codes = original
@@ -299,14 +304,17 @@ class SemanticIdCatalog:
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """
-        Saves the catalog as `semantic_ids.safetensors` and `semantic_ids.json`.
+        Saves the catalog as `semantic_ids.safetensors` and `semantic_ids.json`: both or, if it fails or is killed,
+        neither.
 
         Args:
             save_directory (`str` or `os.PathLike`):
                 Folder to write to, made if there is none. A model and a tokenizer may live in it too.
+
+        Raises:
+            [`OutputInUseError`]: Another process is writing to the folder.
+            [`StorageError`]: The disk is full, over quota, or fails. What was there stays.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.from_numpy(part) for name, part in pack_ids(self._ids).items()}
         tensors["codes"] = self.codes.to(torch.int32).contiguous()
         config = {
@@ -322,9 +330,9 @@ class SemanticIdCatalog:
             tensors["original_codes"] = self._original_codes.to(torch.int32).contiguous()
             config["original_fingerprint"] = self._hash(self._original_codes)
         text = json.dumps(config, indent=2) + "\n"
-        # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
-        write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        with write_folder(save_directory) as folder:
+            save_file(tensors, folder / CODES_FILE, metadata={"format": "pt"})
+            (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -466,8 +474,8 @@ class SemanticIdCatalog:
             on_collision (`str`, *optional*, defaults to `"keep"`):
                 As in [`~SemanticIdCatalog.from_codes`].
             **options:
-                `capacity`, `seed` and `candidates` of [`~SemanticIdCatalog.from_codes`]. Rows that `candidates` is
-                asked for count the items that have codes.
+                `capacity`, `seed`, `candidates` and `shards` of [`~SemanticIdCatalog.from_codes`]. Rows that
+                `candidates` is asked for count the items that have codes.
 
         Returns:
             [`SemanticIdCatalog`]
