@@ -15,6 +15,7 @@ After a kill, the same command goes on where it stopped.
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from forge_hf import (
     semantic_id_quality,
 )
 from forge_hf.data import read_item_sids
-from forge_hf.hub import Shards
+from forge_hf.hub import Shards, lock_folder
 from forge_hf.models import encode_items
 from forge_hf.report import format_quality
 
@@ -63,7 +64,12 @@ def parse_args() -> argparse.Namespace:
 def main():
     args = parse_args()
     accelerator = Accelerator()
-    output_dir = Path(args.output_dir)
+    with lock_folder(args.output_dir) if accelerator.is_main_process else nullcontext():  # one run at a time
+        build(args, Path(args.output_dir), accelerator)
+    accelerator.end_training()
+
+
+def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
 
     # 1. Codes of every item: read them, or encode the embeddings. What a killed run has encoded is kept.
     codes = candidates = None
@@ -109,7 +115,6 @@ def main():
         print(f"for example, item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
         print(f"saved to {args.output_dir}")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
 
 
 def untrained_rqvae(items: ItemEmbeddings) -> RQVAEModel:

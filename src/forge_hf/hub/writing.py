@@ -31,7 +31,7 @@ __all__ = [
 _UNFINISHED, _WHOLE, _LOCK = ".unfinished", ".whole", ".lock"
 _STALE_FILE = ".stale.json"
 # Without these nothing is loaded: they leave first and arrive last, so that nobody loads the new beside the old.
-_KEY_FILES = {"adapter_config.json", "config.json", "semantic_ids.json", "tokenizer_config.json"}
+_KEY_FILES = {"adapter_config.json", "config.json", "quality.json", "semantic_ids.json", "tokenizer_config.json"}
 _WEIGHTS = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _CARD_FILE = "README.md"
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
