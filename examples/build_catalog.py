@@ -70,7 +70,6 @@ def main():
 
 
 def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
-
     # 1. Codes of every item: read them, or encode the embeddings. What a killed run has encoded is kept.
     codes = candidates = None
     codebook_sizes = args.codebook_sizes

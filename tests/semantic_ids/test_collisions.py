@@ -372,6 +372,9 @@ def test_knn_goes_on_where_it_was_killed(tmp_path, crowd, capacity, stop, data):
             with pytest.raises(ValueError, match="`seed` 0 then, 1 now"):
                 move(nearest_of(distances, 4), seed=1, shards=shards)
         assert move(nearest, shards=shards) == expected
+        if isinstance(expected, str):  # found no room: the next may try with more
+            assert not part.exists()
+            return
         again = nearest_of(distances, 4)
         assert move(again, shards=shards) == expected  # all is finished: only a description is asked for
         described = nearest_of(distances, 4)

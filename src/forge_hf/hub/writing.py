@@ -46,7 +46,7 @@ _held_guard = threading.Lock()
 def lock_folder(folder: str | os.PathLike, timeout: float = 0) -> Iterator[None]:
     """
     Keeps other processes from writing to a folder, which is made if there is none. The lock ends with its process,
-    however that ends. The same thread may take it again.
+    however that ends. The same thread may take it again. What a killed process has left whole is moved to its place.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -70,6 +70,7 @@ def lock_folder(folder: str | os.PathLike, timeout: float = 0) -> Iterator[None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / _LOCK, folder, timeout):
+        _move_in(folder)
         yield
 
 
@@ -204,7 +205,6 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
     is_new = not folder.exists()
     try:
         with explain_storage_errors(folder), lock_folder(folder):
-            _move_in(folder)
             unfinished = folder / _UNFINISHED
             if unfinished.exists():  # of a process that was killed
                 shutil.rmtree(unfinished)
@@ -236,7 +236,7 @@ def finish_interrupted(folder: str | os.PathLike) -> None:
     """Moves files to their places that a killed process has written whole: for those who read them."""
     if Path(folder, _WHOLE).is_dir():
         with lock_folder(folder, timeout=_MOVE_SECONDS):
-            _move_in(Path(folder))
+            pass  # done by taking it
 
 
 def _move_in(folder: Path) -> None:

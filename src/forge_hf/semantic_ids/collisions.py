@@ -198,6 +198,8 @@ def move_to_nearest(
             num_candidates = min(num_candidates, width)
             bar.update(len(rows))
     if stranded:
+        if shards is not None:  # there is nothing to go on with
+            Shards.remove(shards)
         raise CapacityError(
             f"{stranded:,} of {len(crowd.rows):,} items that must move find no room among their {num_candidates:,} "
             f"candidates, though there is some among all {last_size:,} codes at `capacity={capacity}`. Give more "
