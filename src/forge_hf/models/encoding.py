@@ -68,12 +68,12 @@ def encode_items(
     ```python
     >>> import tempfile
     >>> import torch
-    >>> from forge_hf import ItemEmbeddings, RandomIdsConfig, RandomIdsModel
+    >>> from forge_hf import ItemEmbeddings, RQVAEConfig, RQVAEModel
     >>> from forge_hf.hub import Shards
     >>> from forge_hf.models import encode_items
 
     >>> items = ItemEmbeddings(torch.eye(5))
-    >>> model = RandomIdsModel(RandomIdsConfig(input_dim=5, codebook_sizes=[4, 4]))
+    >>> model = RQVAEModel(RQVAEConfig(input_dim=5, hidden_sizes=[8], codebook_dim=4, codebook_sizes=[4, 4]))
     >>> shards = tempfile.mkdtemp() + "/codes"
     >>> codes = encode_items(model, items, shards, batch_size=2, show_progress=False)
     >>> codes.shape
