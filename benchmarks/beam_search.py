@@ -24,7 +24,7 @@ import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
 from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor, constrained_beam_search
-from forge_hf.hub import describe_hardware
+from forge_hf.hub import describe_hardware, write_json
 
 
 FIRST_CODE = 2
@@ -159,7 +159,7 @@ def main():
         figures = measure(name, rounds)
         result["cases"][name] = case | figures
         sys.stderr.write(f"{name}: {json.dumps(figures)}\n")
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(arguments.output, result)
 
 
 if __name__ == "__main__":

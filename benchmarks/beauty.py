@@ -16,7 +16,6 @@ read once, at the end. A run that was stopped goes on from its last checkpoint. 
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -51,7 +50,7 @@ from forge_hf.evaluation import (
     reciprocal_rank_fusion,
 )
 from forge_hf.generation import rank_catalog
-from forge_hf.hub import describe_hardware
+from forge_hf.hub import describe_hardware, write_json
 from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, collision_rate
 
 
@@ -306,13 +305,6 @@ def table(args: argparse.Namespace) -> None:
 
 def seeds(runs: list) -> str:
     return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main() -> None:

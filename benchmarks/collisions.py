@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from forge_hf.hub import describe_hardware, describe_versions
+from forge_hf.hub import describe_hardware, describe_versions, write_then_rename
 from forge_hf.semantic_ids import SemanticIdLayout, collision_rate
 from forge_hf.semantic_ids.collisions import append_suffix, move_to_nearest, move_to_random
 
@@ -68,7 +68,8 @@ def main() -> None:
         }
         lines = [f"    {json.dumps(cell)}" for cell in result.pop("cells")]
         head = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
-        args.output.write_text("{\n" + head + ',\n  "cells": [\n' + ",\n".join(lines) + "\n  ]\n}\n")
+        text = "{\n" + head + ',\n  "cells": [\n' + ",\n".join(lines) + "\n  ]\n}\n"
+        write_then_rename(args.output, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def measure(strategy: str, count: int, capacity: int, num_candidates: int) -> dict:

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from forge_hf.generation import PrefixTable, SemanticIdLogitsProcessor
-from forge_hf.hub import describe_hardware, describe_versions
+from forge_hf.hub import describe_hardware, describe_versions, write_then_rename
 
 
 SHAPES = {"3x8192": (8192,) * 3, "4x256": (256,) * 4}
@@ -79,7 +79,7 @@ def main() -> None:
             "tables": tables,
             "steps": steps,
         }
-        args.output.write_text(as_lines(result))
+        write_then_rename(args.output, lambda path: path.write_text(as_lines(result), encoding="utf-8"))
 
 
 def random_codes(sizes: tuple[int, ...], count: int) -> torch.Tensor:

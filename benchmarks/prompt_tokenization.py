@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.utils.data import DataLoader
 from transformers import Qwen2Tokenizer, T5Tokenizer
 
-from forge_hf.hub import describe_hardware, describe_versions
+from forge_hf.hub import describe_hardware, describe_versions, write_json
 from forge_hf.semantic_ids import SemanticIdLayout
 from forge_hf.tokenization import PromptEncoder, extend_tokenizer
 from forge_hf.training import PromptCollator, PromptStream
@@ -69,7 +69,7 @@ def main() -> None:
     if args.megabytes:
         result["stream"] = stream_file(args.megabytes)
     if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(args.output, result)
 
 
 def make_rows(count: int, items: int, seed: int = 0) -> dict[str, list[str]]:

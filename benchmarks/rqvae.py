@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from forge_hf.hub import describe_hardware, describe_versions
+from forge_hf.hub import describe_hardware, describe_versions, write_json
 from forge_hf.models import RQVAEConfig, RQVAEModel
 
 
@@ -224,7 +224,7 @@ def main() -> None:
         "encoding": measure_encoding(model, args.items, args.encode_batch_size, args.rounds),
         "training_step": measure_training(model, args.train_batch_size, args.rounds),
     }
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.output, result)
     sys.stderr.write(f"{json.dumps(result, indent=2)}\n")
 
 

@@ -13,7 +13,6 @@ of dicts, as in LETTER's and GENRE's code.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -28,7 +27,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForCondition
 from forge_hf import SemanticIdCatalog, SemanticIdTokenizer, retrieve
 from forge_hf.evaluation import plot_curves
 from forge_hf.generation import PrefixTable
-from forge_hf.hub import describe_hardware
+from forge_hf.hub import describe_hardware, write_json
 from forge_hf.tokenization import HistoryEncoder
 
 
@@ -193,12 +192,6 @@ def agreement(lists: list, others: list) -> float:
     """Share of items that both lists of a user hold."""
     shared = [len(set(items) & set(other)) / len(items) for items, other in zip(lists, others, strict=True)]
     return round(statistics.mean(shared), 4)
-
-
-def write_json(path: Path, content: dict) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from beauty import RETRIEVER_ARGUMENTS, RQVAE, load_data, write_json
+from beauty import RETRIEVER_ARGUMENTS, RQVAE, load_data
 from scipy.stats import spearmanr
 from transformers import set_seed
 
@@ -37,7 +37,7 @@ from forge_hf import (
     create_retriever,
 )
 from forge_hf.data import ItemPairs
-from forge_hf.hub import describe_hardware
+from forge_hf.hub import describe_hardware, write_json, write_then_rename
 from forge_hf.semantic_ids import semantic_id_quality
 
 
@@ -259,7 +259,7 @@ def plot(runs: list[dict], predictors: dict, recall: list[float], correlations: 
         axis.set_ylabel("Recall@10 of the retriever")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    figure.savefig(path, dpi=130)
+    write_then_rename(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from beauty import PRESET, RETRIEVER_ARGUMENTS, VALIDATION_USERS, best_log, load_data, own_codes, write_json
+from beauty import PRESET, RETRIEVER_ARGUMENTS, VALIDATION_USERS, best_log, load_data, own_codes
 from transformers import AutoTokenizer, Qwen2ForCausalLM, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -46,7 +46,7 @@ from forge_hf.evaluation import (
     recall_at_k,
 )
 from forge_hf.generation import PrefixTable, retrieve, retrieve_unconstrained
-from forge_hf.hub import describe_hardware
+from forge_hf.hub import describe_hardware, write_json
 
 
 RUNS = {

@@ -9,16 +9,18 @@ Builds the catalog of semantic IDs: item embeddings through an item tokenizer, o
     python examples/build_catalog.py --codes item_info/tiny_item_sid_final.csv --codebook_sizes 8192 8192 8192 \
         --on_collision keep --output_dir runs/al_gr_catalog
     python examples/build_catalog.py --tiny --output_dir runs/catalog
+
+After a kill, the same command goes on where it stopped.
 """
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 
 from forge_hf import (
     ItemEmbeddings,
@@ -29,10 +31,9 @@ from forge_hf import (
     semantic_id_quality,
 )
 from forge_hf.data import read_item_sids
+from forge_hf.hub import Shards, lock_folder
+from forge_hf.models import encode_items
 from forge_hf.report import format_quality
-
-
-BATCH_SIZE = 8192
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,8 +66,13 @@ def parse_args() -> argparse.Namespace:
 def main():
     args = parse_args()
     accelerator = Accelerator()
+    with lock_folder(args.output_dir) if accelerator.is_main_process else nullcontext():  # one run at a time
+        build(args, Path(args.output_dir), accelerator)
+    accelerator.end_training()
 
-    # 1. Codes of every item: read them, or encode the embeddings.
+
+def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
+    # 1. Codes of every item: read them, or encode the embeddings. What a killed run has encoded is kept.
     codes = candidates = None
     codebook_sizes = args.codebook_sizes
     if args.codes and not args.codes.endswith(".csv"):
@@ -83,9 +89,9 @@ def main():
             item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
             items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids)
             rqvae = AutoModel.from_pretrained(args.rqvae)
-        items.validate(expected_dim=rqvae.config.input_dim)
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
-        codes = encode(rqvae, items, accelerator)
+        rqvae = rqvae.to(accelerator.device).eval()
+        codes = encode_items(rqvae, items, output_dir / ".codes", source=args.embeddings)
 
         @torch.no_grad()
         def candidates(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,32 +103,19 @@ def main():
     if accelerator.is_main_process:
         options = {
             "codebook_sizes": codebook_sizes, "on_collision": args.on_collision, "capacity": args.capacity,
-            "seed": args.seed, "candidates": candidates,
+            "seed": args.seed, "candidates": candidates, "shards": output_dir / ".moved",
         }  # fmt: skip
         if codes is None:
             catalog = SemanticIdCatalog.from_dataset(read_item_sids(args.codes), **options)
         else:
             catalog = SemanticIdCatalog.from_codes(item_ids, codes, **options)
-        catalog.save_pretrained(args.output_dir)
+        catalog.save_pretrained(output_dir)
+        for shards in (".codes", ".moved"):
+            Shards.remove(output_dir / shards)
         print(format_quality(semantic_id_quality(catalog), catalog))
         print(f"for example, item {catalog.item_ids[0]!r} is {catalog.layout.to_text(catalog.codes[0])}")
         print(f"saved to {args.output_dir}")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
-
-
-@torch.no_grad()
-def encode(rqvae: PreTrainedModel, items: ItemEmbeddings, accelerator: Accelerator) -> torch.Tensor:
-    """Codes of all items, of shape `(num_items, num_levels)`. Each process encodes a share and fills in its rows."""
-    rqvae = rqvae.to(accelerator.device).eval()
-    codes = torch.zeros(len(items), rqvae.config.num_levels, dtype=torch.int64, device=accelerator.device)
-    batch_size = min(BATCH_SIZE, -(-len(items) // accelerator.num_processes))
-    with accelerator.split_between_processes(list(range(0, len(items), batch_size))) as starts:
-        for start in tqdm(starts, "Encoding", disable=not accelerator.is_main_process):
-            rows = range(start, min(start + batch_size, len(items)))
-            batch = items.__getitems__(rows)["embeddings"].to(accelerator.device)
-            codes[rows.start : rows.stop] = rqvae.encode(batch).codes
-    return accelerator.reduce(codes, reduction="sum").cpu()
 
 
 def untrained_rqvae(items: ItemEmbeddings) -> RQVAEModel:

@@ -16,7 +16,6 @@ On several processes, which share the users:
 """
 
 import json
-import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -31,7 +30,7 @@ from transformers import HfArgumentParser, pipeline
 from forge_hf import RetrievalEvaluator, SemanticIdCatalog, create_retriever
 from forge_hf.data import ItemEmbeddings, SyntheticMarket, leave_one_out, read_sequences
 from forge_hf.evaluation import NearestNeighborsBaseline, PopularityBaseline, RandomBaseline, evaluate_rankings
-from forge_hf.hub import add_scores, describe_scores
+from forge_hf.hub import add_scores, describe_scores, write_json
 
 
 @dataclass
@@ -117,7 +116,6 @@ if accelerator.is_main_process:
         add_scores(args.model, describe_scores(args.split, ours, len(dataset), evaluator.protocol, baselines=others))
     if args.output:
         report = {"settings": asdict(args), "num_users": len(dataset), "seconds": round(seconds, 1), "scores": scores}
-        Path(f"{args.output}.tmp").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(f"{args.output}.tmp", args.output)
+        write_json(args.output, report)
 accelerator.wait_for_everyone()
 accelerator.end_training()

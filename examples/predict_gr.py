@@ -28,6 +28,7 @@ from datasets import Dataset
 from forge_hf import SemanticIdCatalog, create_retriever, load_retriever
 from forge_hf.data import MalformedRows, SyntheticMarket, leave_one_out, read_text_rows
 from forge_hf.evaluation import hit_rate_of_predictions, predict_to_jsonl
+from forge_hf.hub import Shards
 from forge_hf.tokenization import PromptEncoder
 
 
@@ -84,6 +85,8 @@ def main():
     accelerator.wait_for_everyone()  # all see the same
     num_beams = args.num_beams if len(args.num_beams) > 1 else args.num_beams[0]
     if is_finished:
+        if accelerator.is_main_process:
+            Shards.remove(args.output)  # of a run that was killed at its very end
         accelerator.print(f"{args.output} is complete: it's only scored. Remove it to predict anew.")
     else:
         predict_to_jsonl(

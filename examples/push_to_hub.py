@@ -20,7 +20,7 @@ from huggingface_hub import HfApi
 from transformers import AutoModel, pipeline
 
 from forge_hf import SemanticIdCatalog, SyntheticMarket, create_retriever, push_folder
-from forge_hf.hub import read_folder
+from forge_hf.hub import read_folder, write_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,8 +45,9 @@ def main():
         codes = [[row // 20, row % 20] for row in range(market.num_items)]
         catalog = SemanticIdCatalog.from_codes(market.item_ids, codes, codebook_sizes=[10, 20], on_collision="keep")
         model, tokenizer = create_retriever("qwen2-small", catalog, hidden_size=32, num_hidden_layers=1)
-        for part in (model, tokenizer, catalog):
-            part.save_pretrained(args.folder)
+        with write_folder(args.folder) as folder:
+            for part in (model, tokenizer, catalog):
+                part.save_pretrained(folder)
 
     # 2. One commit: weights, tokenizer, catalog, and a card of the facts that the folder states.
     metadata = {"license": args.license} if args.license else None

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2Model, get_cosine_schedule_with_warmup, set_seed
 
 from forge_hf import SyntheticMarket, leave_one_out, read_sequences
-from forge_hf.hub.folder import write_then_rename
+from forge_hf.hub import write_then_rename
 
 
 PADDING = -100

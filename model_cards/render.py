@@ -10,10 +10,11 @@ import argparse
 import json
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forge_hf.hub import FolderFacts, render_card
+from forge_hf.hub import FolderFacts, render_card, write_then_rename
 from forge_hf.models import RQVAEConfig
 from forge_hf.training import RQVAETrainingArguments
 from forge_hf.training.retrievers import RETRIEVER_PRESETS
@@ -154,7 +155,7 @@ def main() -> None:
     if args.check and stale:
         sys.exit(f"Stale: {', '.join(path.name for path in stale)}. Run `make cards`.")
     for path in stale:
-        path.write_text(cards[path], encoding="utf-8")
+        write_then_rename(path, partial(Path.write_text, data=cards[path], encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ def demo(
 ) -> None:
     """Run the whole road on a generated market, from embeddings to recommended titles."""
     from .demo import run_demo
+    from .hub import lock_folder
 
-    run_demo(output_dir, seed=seed)
+    with _one_line_errors(), lock_folder(output_dir):
+        run_demo(output_dir, seed=seed)
 
 
 @app.command()

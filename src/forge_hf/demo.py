@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The whole road on the built-in market: embeddings to semantic IDs to a retriever to recommended titles."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from .evaluation import (
     evaluate_rankings,
 )
 from .evaluation.plots import plot_categories_by_first_code, plot_codebook_usage
+from .hub import write_json
 from .models import RQVAEConfig, RQVAEModel
 from .semantic_ids import SemanticIdCatalog, codebook_utilization, collision_rate
 from .training import (
@@ -143,9 +143,7 @@ def run_demo(
             print(f"  {rank}. {title:<38} {found['semantic_id']:<16} p = {torch.tensor(found['score']).exp():.3f}")
 
     results = {name: {key: round(metrics[key], 6) for key in COLUMNS} for name, metrics in results.items()}
-    temporary = folder / f".results.json.{os.getpid()}"
-    temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "results.json")
+    write_json(folder / "results.json", results)
     print(f"\n{time.perf_counter() - started:.0f} s. In {folder}: retriever/, results.json and two pictures.")
     return results
 

@@ -15,7 +15,9 @@ __all__ = [
     "InvalidSequencesError",
     "MalformedRowsError",
     "NonFiniteLossError",
+    "OutputInUseError",
     "RunMismatchError",
+    "StorageError",
     "UnknownItemError",
     "UnsatisfiableRequestError",
 ]
@@ -83,3 +85,11 @@ class RunMismatchError(ForgeError, ValueError):
 
 class NonFiniteLossError(ForgeError, ArithmeticError):
     """The loss of a training, or its gradient, turned NaN or infinite. An `ArithmeticError`."""
+
+
+class OutputInUseError(ForgeError, OSError):
+    """Another process is writing to the same place. An `OSError`."""
+
+
+class StorageError(ForgeError, OSError):
+    """The disk is full, over quota, or fails. An `OSError`, whose `errno` says which."""

@@ -16,7 +16,7 @@ from .data import ItemEmbeddings, adjacent_pairs
 from .data.pairs import find_rows, like_ids, read_pairs, read_table, read_training_sequences
 from .errors import UnknownItemError
 from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
-from .hub import write_then_rename
+from .hub import write_folder, write_json
 from .semantic_ids import SemanticIdCatalog, SemanticIdQuality, semantic_id_quality
 
 
@@ -54,7 +54,7 @@ def run_report(
         category_column (`str`, *optional*, defaults to `"category"`):
             Name of that column. An empty value in CSV is no category.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Folder for `quality.json` and the pictures; nothing is written without it.
+            Folder for `quality.json` and the pictures, all of them or none; nothing is written without it.
         **options:
             Further arguments of [`semantic_id_quality`].
 
@@ -63,6 +63,7 @@ def run_report(
 
     Raises:
         [`UnknownItemError`]: no pair has both of its items in the catalog.
+        [`OutputInUseError`], [`StorageError`]: another process is writing to `output_dir`, or the disk is full.
         `ValueError`: `pairs` and `sequences` are both given, or a file doesn't hold what it should.
     """
     if pairs is not None and sequences is not None:
@@ -81,15 +82,13 @@ def run_report(
         taken = _of_catalog(taken, catalog)
     quality = semantic_id_quality(catalog, items, taken, named, **options)
     if output_dir is not None:
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"fingerprint": catalog.fingerprint, **quality.to_dict()}, indent=2) + "\n"
-        write_then_rename(folder / "quality.json", lambda path: path.write_text(text, encoding="utf-8"))
-        plot_load_curves(catalog, folder / "load_curves.png")
-        plot_codebook_usage(catalog, folder / "codebook_usage.png")
-        plot_prefix_tree(catalog, folder / "prefix_tree.png", named)
-        if named is not None:
-            plot_categories_by_first_code(catalog, named, folder / "categories_by_first_code.png")
+        with write_folder(output_dir) as folder:
+            write_json(folder / "quality.json", {"fingerprint": catalog.fingerprint, **quality.to_dict()})
+            plot_load_curves(catalog, folder / "load_curves.png")
+            plot_codebook_usage(catalog, folder / "codebook_usage.png")
+            plot_prefix_tree(catalog, folder / "prefix_tree.png", named)
+            if named is not None:
+                plot_categories_by_first_code(catalog, named, folder / "categories_by_first_code.png")
     return quality
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -16,8 +17,15 @@ from hypothesis import strategies as st
 
 from forge_hf import PrefixTable, SemanticIdCatalog, constrained_beam_search, create_retriever, retrieve
 from forge_hf.data import MalformedRows
-from forge_hf.errors import CorruptFileError, FingerprintMismatchError, InvalidSequencesError, MalformedRowsError
-from forge_hf.evaluation import hit_rate_of_predictions, part_files, predict_to_jsonl, prediction
+from forge_hf.errors import (
+    CorruptFileError,
+    FingerprintMismatchError,
+    InvalidSequencesError,
+    MalformedRowsError,
+    OutputInUseError,
+)
+from forge_hf.evaluation import hit_rate_of_predictions, predict_to_jsonl, prediction
+from forge_hf.hub import Shards, lock_file
 from forge_hf.tokenization import HistoryEncoder, PromptEncoder
 
 
@@ -171,7 +179,7 @@ def test_goes_on_where_it_was_stopped(retrievers, catalog, rows, tmp_path, monke
             with pytest.raises(KeyboardInterrupt):
                 predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
         assert not path.exists() and part.exists()
-        if stop == 5:  # a line that was begun, and one that ends in the middle of a letter
+        if stop == 5:  # a shard that ends in the middle of a letter
             content = part.read_bytes()
             part.write_bytes(content[: content.rindex("日".encode()) + 1])
         with monkeypatch.context() as patch:
@@ -199,17 +207,16 @@ def test_a_killed_process_leaves_what_another_goes_on_with(retrievers, catalog, 
     predict_to_jsonl(model, tokenizer, catalog, rows, tmp_path / "whole.jsonl", **options)
     child = os.fork()
     if child == 0:
-        write, count = part_files.PartFile.write, [0]
+        write, count = Shards.write, [0]
 
         def write_and_die(self, *args):
             write(self, *args)
             count[0] += 1
             if count[0] == 3:
-                self._file.write(b"17\t{half a line")
-                self._file.flush()
+                self._file.write(b"shard 17 900 half a shard")
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        part_files.PartFile.write = write_and_die
+        Shards.write = write_and_die
         predict_to_jsonl(model, tokenizer, catalog, rows, tmp_path / "o.jsonl", **options)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -241,6 +248,30 @@ def test_two_processes_write_what_one_does(retrievers, catalog, rows, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jsonl", "two.jsonl"]
 
 
+def other_thread(call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+def test_a_damaged_batch_is_searched_again(retrievers, catalog, rows, tmp_path, monkeypatch, caplog):
+    model, tokenizer = retrievers["qwen2-small"]
+    path, part = tmp_path / "o.jsonl", tmp_path / "o.jsonl.part-0000"
+    options = {"num_beams": 5, "batch_size": 4, "show_progress": False}
+    predict_to_jsonl(model, tokenizer, catalog, rows, tmp_path / "whole.jsonl", **options)
+    with monkeypatch.context() as patch:
+        kill_after(10, patch)
+        with pytest.raises(KeyboardInterrupt):
+            predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
+    content = part.read_bytes()
+    middle = content.index(b"clicks", len(content) // 2)
+    part.write_bytes(content[:middle] + b"Clicks" + content[middle + 6 :])
+    count = kill_after(None, monkeypatch)
+    predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
+    assert count[0] == -(-75 // 4) - 10 + 1 and "checksum" in caplog.text
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.jsonl", "whole.jsonl"]
+
+
 def test_refuses_what_doesnt_belong_together(retrievers, catalog, rows, tmp_path, monkeypatch):
     model, tokenizer = retrievers["qwen2-small"]
     path, part = tmp_path / "o.jsonl", tmp_path / "o.jsonl.part-0000"
@@ -254,17 +285,20 @@ def test_refuses_what_doesnt_belong_together(retrievers, catalog, rows, tmp_path
         predict_to_jsonl(model, tokenizer, catalog, rows, path, **options | {"num_beams": 6})
     with pytest.raises(ValueError, match="num_rows"):
         predict_to_jsonl(model, tokenizer, catalog, rows.select(range(70)), path, **options)
-    with pytest.raises(ValueError, match="first_rows"):
-        predict_to_jsonl(model, tokenizer, catalog, rows.select(range(74, -1, -1)), path, **options)
+    last = rows.select([*range(74), 0])
+    with pytest.raises(ValueError, match="`rows`"):
+        predict_to_jsonl(model, tokenizer, catalog, last, path, **options)
     weight = next(model.parameters())
     with torch.no_grad():
-        weight += 1
+        weight[-1, -1] += 1
         with pytest.raises(ValueError, match="model"):
             predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
-        weight -= 1
+        weight[-1, -1] -= 1
+    with lock_file(path), pytest.raises(OutputInUseError, match="o.jsonl"):
+        other_thread(lambda: predict_to_jsonl(model, tokenizer, catalog, rows, path, **options))
     assert part.read_bytes() == content
-    part.write_bytes(content + b"something else\n")
-    with pytest.raises(CorruptFileError, match="isn't of this run"):
+    part.write_bytes(b"something else\n")
+    with pytest.raises(CorruptFileError, match="isn't a part"):
         predict_to_jsonl(model, tokenizer, catalog, rows, path, **options)
     part.unlink()
     path.write_text("")

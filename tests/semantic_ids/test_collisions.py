@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Tests of how collisions are dealt with, against plain loops over items."""
 
+import contextlib
 import json
 import math
 import re
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from forge_hf.errors import CapacityError, CorruptCatalogError, ForgeError, InvalidCodesError
+from forge_hf.hub import Shards
 from forge_hf.semantic_ids import SemanticIdCatalog, SemanticIdLayout, collisions
 from forge_hf.semantic_ids.collisions import move_to_nearest, move_to_random
 from forge_hf.semantic_ids.layout import row_keys, row_numbers
@@ -333,3 +335,67 @@ def test_knn_moves_less_far_than_random():
     for name, result in (("knn", near), ("random", far)):
         moved[name] = distances.gather(1, result).mean().item()
     assert moved["knn"] < moved["random"] / 2
+
+
+@given(crowds(), st.integers(1, 2), st.integers(0, 5), st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_knn_goes_on_where_it_was_killed(tmp_path, crowd, capacity, stop, data):
+    codes, distances = crowd
+    shards, part = tmp_path / "moved", tmp_path / "moved.part-0000"
+    Shards.remove(shards)
+
+    def move(candidates, **options):
+        try:
+            return move_to_nearest(codes, LAYOUT, candidates, capacity, **options).tolist()
+        except CapacityError as error:
+            return str(error)
+
+    def killed(rows):
+        if len(killed.asked) > stop:  # the first call is for the description of the candidates
+            raise KeyboardInterrupt
+        killed.asked.append(rows)
+        return nearest(rows)
+
+    nearest = nearest_of(distances, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collisions, "_CHUNK_ROWS", 2)
+        patch.setattr(collisions, "_CHUNK_CODES", 5)
+        expected, killed.asked = move(nearest_of(distances, 4)), []
+        with contextlib.suppress(KeyboardInterrupt):
+            move(killed, shards=shards)
+        if part.exists() and data.draw(st.booleans()):  # damage, of a shard or of the last one's end
+            content = part.read_bytes()
+            head = content.index(b"\n") + 1
+            place = data.draw(st.integers(head, len(content)))
+            part.write_bytes(content[:place] + data.draw(st.sampled_from([b"", b"x" + content[place + 1 :]])))
+        if part.exists() and len(killed.asked) > 1:
+            with pytest.raises(ValueError, match="`seed` 0 then, 1 now"):
+                move(nearest_of(distances, 4), seed=1, shards=shards)
+        assert move(nearest, shards=shards) == expected
+        if isinstance(expected, str):  # found no room: the next may try with more
+            assert not part.exists()
+            return
+        again = nearest_of(distances, 4)
+        assert move(again, shards=shards) == expected  # all is finished: only a description is asked for
+        described = nearest_of(distances, 4)
+        move(described)
+        assert len(again.asked) <= len(described.asked)
+
+
+def test_knn_keeps_what_belongs_to_its_candidates_alone(tmp_path):
+    codes, layout, shards = torch.zeros(6, 1, dtype=torch.int64), SemanticIdLayout([8]), tmp_path / "moved"
+    near, far = torch.arange(8).repeat(6, 1).float(), torch.arange(8).flip(0).repeat(6, 1).float()
+    moved = move_to_nearest(codes, layout, nearest_of(near, 8), capacity=1, shards=shards)
+    for distances, num_candidates in ((far, 8), (near, 7)):
+        with pytest.raises(ValueError, match="`candidates`"):
+            move_to_nearest(codes, layout, nearest_of(distances, num_candidates), capacity=1, shards=shards)
+    catalog = SemanticIdCatalog.from_codes(
+        range(6),
+        codes,
+        codebook_sizes=[8],
+        on_collision="knn",
+        capacity=1,
+        candidates=nearest_of(near, 8),
+        shards=shards,
+    )
+    assert torch.equal(catalog.codes, moved) and len(list(tmp_path.iterdir())) == 1

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
 
 from ..errors import CorruptFileError, InvalidSequencesError
-from ..hub.folder import write_then_rename
+from ..hub.writing import write_then_rename
 from .exact_csv import TextBatch, read_header, read_texts, write_texts
 from .malformed import MalformedRows
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..errors import CorruptFileError, InvalidEmbeddingsError
-from ..hub.folder import write_then_rename
+from ..hub.writing import lock_file, write_then_rename
 from .embeddings import READ_BATCH_SIZE, ItemEmbeddings
 from .object_array import read_object_array
 from .pairs import ItemPairs
@@ -329,18 +329,21 @@ def _write(path: Path, items: ItemEmbeddings, arrays: dict[str, np.ndarray]) -> 
     if path.suffix != ".npz":
         raise ValueError(f"`path` must end in .npz, got {str(path)!r}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    spool = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    spool = path.with_name(f".{path.name}.npy")
 
     def write(temporary: Path) -> None:
-        embeds = np.lib.format.open_memmap(spool, "w+", np.float32, (len(items), items.dim))
-        start = 0
-        for batch in tqdm(items.batches(), "Writing embeddings", -(-len(items) // READ_BATCH_SIZE), delay=5):
-            embeds[start : start + len(batch)] = batch.numpy()
-            start += len(batch)
+        # Written, then mapped: writing to a map of a file that the disk has no room for would end the process.
+        with open(spool, "wb") as file:
+            shape = (len(items), items.dim)
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for batch in tqdm(items.batches(), "Writing embeddings", -(-len(items) // READ_BATCH_SIZE), delay=5):
+                file.write(batch.numpy().astype("<f4", copy=False))
+        embeds = np.load(spool, mmap_mode="r", allow_pickle=False)
         with open(temporary, "wb") as file:
             np.savez(file, **arrays, embeds=embeds)
 
-    try:
-        write_then_rename(path, write)
-    finally:
-        spool.unlink(missing_ok=True)
+    with lock_file(path):
+        try:
+            write_then_rename(path, write)
+        finally:
+            spool.unlink(missing_ok=True)

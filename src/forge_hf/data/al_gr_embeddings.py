@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InvalidEmbeddingsError
-from ..hub.folder import write_then_rename
+from ..hub.writing import write_then_rename
 from .embeddings import ItemEmbeddings
 from .exact_csv import read_header, read_texts, write_texts
 from .malformed import MalformedRows

@@ -4,6 +4,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -372,28 +373,34 @@ class ItemEmbeddings(Dataset):
         return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
-def cache_file(paths: Sequence[Path], suffix: str) -> Path:
-    """Where `datasets` keeps its own: a name for the contents of files, another one when they change."""
+@contextmanager
+def locked_cache_file(paths: Sequence[Path], suffix: str) -> Iterator[Path]:
+    """
+    Where `datasets` keeps its own: a name for the contents of files, another one when they change. Of all processes
+    that ask for it at once, one comes after the other.
+    """
     from datasets import config
 
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     name = hashlib.sha256(json.dumps(states).encode()).hexdigest()[:32]
-    return Path(config.HF_DATASETS_CACHE) / "forge_hf" / f"{name}{suffix}"
+    cache = Path(config.HF_DATASETS_CACHE) / "forge_hf" / f"{name}{suffix}"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache}.lock"):
+        yield cache
 
 
 def _read_item_emb(paths: Sequence[Path]) -> ItemEmbeddings:
     from .al_gr_embeddings import read_item_embeddings
 
-    cache = cache_file(paths, ".arrow")
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cache}.lock"):  # of all processes that open the files at once, one reads them
+    with locked_cache_file(paths, ".arrow") as cache:  # only the first reads the files
         return ItemEmbeddings.from_file(cache) if cache.exists() else read_item_embeddings(paths, cache)
 
 
 def _open_archive(path: Path) -> ItemEmbeddings:
     from .al_gr_archives import read_reconstruction_archive
 
-    return read_reconstruction_archive(path, extract_to=cache_file([path], ".npy"))
+    with locked_cache_file([path], ".npy") as cache:
+        return read_reconstruction_archive(path, extract_to=cache)
 
 
 class _MappedTable:

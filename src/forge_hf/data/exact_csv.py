@@ -19,7 +19,7 @@ from pyarrow import csv as pa_csv
 from tqdm.auto import tqdm
 
 from ..errors import CorruptFileError
-from ..hub.folder import write_then_rename
+from ..hub.writing import write_then_rename
 from .malformed import MalformedRows
 
 

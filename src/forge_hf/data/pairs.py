@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UnknownItemError
 from .al_gr import read_origin_behavior
-from .embeddings import ItemEmbeddings, cache_file
+from .embeddings import ItemEmbeddings, locked_cache_file
 from .exact_csv import read_header, read_texts
 from .malformed import MalformedRows
 from .sequences import _load, _parse, adjacent_pairs, leave_one_out, read_sequences
@@ -264,7 +264,8 @@ def like_ids(ids: Any, item_ids: Sequence[str] | Sequence[int]) -> pa.Array:
 def _open_archive(path: Path) -> ItemPairs:
     from .al_gr_archives import read_contrastive_archive
 
-    return read_contrastive_archive(path, extract_to=cache_file([path], ".npy"))
+    with locked_cache_file([path], ".npy") as cache:
+        return read_contrastive_archive(path, extract_to=cache)
 
 
 def _check_shape(pairs: np.ndarray) -> None:

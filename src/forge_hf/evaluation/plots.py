@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..hub import write_then_rename
 from ..semantic_ids.catalog import SemanticIdCatalog
 from ..semantic_ids.quality import codebook_perplexity, codebook_utilization
 
@@ -237,10 +238,4 @@ def _count_categories(catalog: SemanticIdCatalog, categories: Mapping | Sequence
 
 def save_figure(figure, path: str | os.PathLike) -> None:
     """Writes a figure as PNG, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_then_rename(Path(path), lambda temporary: figure.savefig(temporary, format="png", dpi=150))

@@ -5,26 +5,26 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import torch
-import torch.distributed
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..data import MalformedRows
-from ..errors import InvalidSequencesError
+from ..errors import CorruptFileError, InvalidSequencesError
 from ..generation import PrefixTable, constrained_beam_search
 from ..generation.history_search import eval_mode, pad_prompts
 from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, get_trained_setting
+from ..hub import Shards, lock_file, write_then_rename
+from ..hub.processes import join_processes, wait_for_processes
+from ..models.digest import digest_model
 from ..semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from ..tokenization import HistoryEncoder, PromptEncoder
-from .part_files import PartFile, finished_rows, merge_parts
 
 
 __all__ = ["DECODER_ONLY_KEY", "ENCODER_DECODER_KEY", "predict_to_jsonl"]
@@ -57,10 +57,11 @@ def predict_to_jsonl(
     IDs in beam order, in `_generated_new_text_` for a decoder-only model and in `_generated_text_` for an
     encoder-decoder one.
 
-    Under `accelerate launch` the processes share the rows, each with its own copy of the model. Each writes to a file
-    of its own beside `path` (`.part-0000` and so on). The same call goes on where a killed one stopped, on any number
-    of processes: no row is lost or repeated. `path` itself appears when it's complete, with all rows in their order,
-    and doesn't depend on the number of processes or on kills where the hardware is the same.
+    Under `accelerate launch` the processes share the rows, each with its own copy of the model. Each writes its
+    batches, with checksums, to a file of its own beside `path` (`.part-0000` and so on). The same call goes on where a
+    killed one stopped, on any number of processes: no row is lost or repeated, and a batch that is damaged is searched
+    again. `path` itself appears when it's complete, with all rows in their order, and doesn't depend on the number of
+    processes or on kills where the hardware is the same.
 
     Args:
         model (`PreTrainedModel` or `PeftModel`):
@@ -96,6 +97,8 @@ def predict_to_jsonl(
         [`FingerprintMismatchError`]: The model wasn't trained on this catalog, or doesn't say.
         [`InvalidSequencesError`]: `rows` has no rows, or neither `user` nor `history`.
         [`MalformedRowsError`]: Too many rows are malformed.
+        [`OutputInUseError`]: Another process is writing `path`.
+        [`StorageError`]: The disk is full, over quota, or fails. Run it again when there is room.
         `ValueError`: What lies beside `path` was begun with other rows, another model or other settings, or an
             argument is out of range.
 
@@ -142,77 +145,90 @@ def predict_to_jsonl(
     encode = _encoding(model, tokenizer, catalog, rows, encoder, table)
     # All rows by each process, and whatever was finished before: else it would depend on that which rows are accepted.
     prompt_columns = rows.select_columns([name for name in _PROMPT_COLUMNS if name in rows.column_names])
+    digest = hashlib.blake2b(digest_size=16)
     for start in range(0, len(rows), _BLOCK_SIZE):
-        encode(prompt_columns[start : start + _BLOCK_SIZE], start, malformed)
+        prompts = encode(prompt_columns[start : start + _BLOCK_SIZE], start, malformed)
         malformed.check()
+        digest.update(json.dumps(rows[start : start + _BLOCK_SIZE], sort_keys=True).encode())
+        for prompt in prompts:
+            digest.update(b"-" if prompt is None else prompt.numpy())
     malformed.report()
     search = _Search(model, tokenizer, catalog.layout, table.to(model.device), widths)
     key = ENCODER_DECODER_KEY if model.config.is_encoder_decoder else DECODER_ONLY_KEY
 
-    index, count = _process()
-    window = batch_size * _BATCHES_PER_WINDOW
+    index, count = join_processes()
     settings = {
         "num_rows": len(rows),
         "num_beams": widths,
         "batch_size": batch_size,
         "columns": rows.column_names,
         "catalog": catalog.fingerprint,
-        "model": _digest_model(model),
-        "first_rows": _digest_rows(rows[:window], encode),
+        "model": digest_model(model),
+        "rows": digest.hexdigest(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    finished = finished_rows(path, settings, len(rows))
-    _wait(count)  # before anybody writes to a part that another reads
-    starts = range(0, len(rows), window)[index::count]
-    total = sum(len(finished[start : start + window]) for start in starts)
-    progress = tqdm(desc="Predicting", total=total, disable=index > 0 or not show_progress)
-    with PartFile(path, index, settings) as part, eval_mode(model), progress:
-        for start in starts:
-            done = finished[start : start + window]
-            if not done.all():
-                columns = rows[start : start + window]
+    starts = range(0, len(rows), batch_size * _BATCHES_PER_WINDOW)
+    with lock_file(path) if index == 0 else nullcontext():
+        finished = Shards(path, settings, part=index)
+        wait_for_processes()  # before anybody writes to a part that another reads
+        own = starts[index::count]
+        progress = tqdm(
+            desc="Predicting",
+            total=sum(min(starts.step, len(rows) - start) for start in own),
+            disable=index > 0 or not show_progress,
+        )
+        with finished, eval_mode(model), progress:
+            for start in own:
+                numbers = _shard_numbers(start // starts.step)
+                columns = rows[start : start + starts.step]
                 prompts = encode(columns, start, MalformedRows(max_rate=1))
-                # Windows and their batches don't depend on processes or kills, and a batch that was begun is searched
-                # again as it was: numbers that rounding could change stay the same.
-                for batch in _batches(prompts, batch_size):
-                    missing = [place for place, row in enumerate(batch) if not done[row]]
-                    if missing:
+                # Windows and their batches don't depend on processes or kills: numbers that rounding could change
+                # stay the same.
+                for number, batch in zip(numbers, _batches(prompts, batch_size), strict=False):
+                    if number not in finished:
                         texts = search([prompts[row] for row in batch])
-                        places = [batch[place] for place in missing]
                         lines = [
                             json.dumps(
-                                {name: values[row] for name, values in columns.items()} | {key: texts[place]},
+                                {name: values[row] for name, values in columns.items()} | {key: found},
                                 ensure_ascii=False,
                             )
-                            for place, row in zip(missing, places, strict=True)
+                            for row, found in zip(batch, texts, strict=True)
                         ]
-                        part.write([start + row for row in places], lines)
-            progress.update(len(done))
-    _wait(count)
-    if index == 0:
-        merge_parts(path, settings, len(rows))
-    _wait(count)
+                        data = (f"{row}\t{line}\n".encode() for row, line in zip(batch, lines, strict=True))
+                        finished.write(number, b"".join(data))
+                progress.update(len(prompts))
+        wait_for_processes()
+        if index == 0:
+            _merge(path, Shards(path, settings), len(rows), starts.step)
+            Shards.remove(path)
+    wait_for_processes()
 
 
-def _process() -> tuple[int, int]:
-    """Number of this process, and how many there are. Joins those of a launcher, if nobody has yet."""
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if launched > 1 and not torch.distributed.is_initialized():
-        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-        PartialState(cpu=on_cpu)
-        if not torch.distributed.is_initialized():  # else each would take itself for the only one
-            raise RuntimeError(
-                f"This process was launched as one of {launched}, but accelerate was set up for one alone. Create "
-                "`accelerate.PartialState()` before anything else, with `cpu=True` on CPUs."
-            )
-    if not torch.distributed.is_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+def _shard_numbers(window: int) -> range:
+    """Of the batches of a window, with one for rows that can't be read."""
+    return range(window * (_BATCHES_PER_WINDOW + 1), (window + 1) * (_BATCHES_PER_WINDOW + 1))
 
 
-def _wait(count: int) -> None:
-    if count > 1:
-        torch.distributed.barrier()
+def _merge(path: Path, finished: Shards, num_rows: int, window_size: int) -> None:
+    """Writes the lines of all shards, in the order of their rows."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            for window, start in enumerate(range(0, num_rows, window_size)):
+                lines = {}
+                for number in _shard_numbers(window):
+                    if number in finished:
+                        pairs = (line.split(b"\t", 1) for line in finished.read(number).splitlines(keepends=True))
+                        lines |= {int(row): line for row, line in pairs}
+                count = min(window_size, num_rows - start)
+                if lines.keys() != set(range(count)):
+                    raise CorruptFileError(
+                        f"{count - len(lines)} of the rows {start} to {start + count - 1} are in no part of {path}. "
+                        "Run it again."
+                    )
+                file.writelines(lines[row] for row in range(count))
+
+    write_then_rename(path, write)
 
 
 class _Search:
@@ -278,20 +294,3 @@ def _batches(prompts: list[torch.Tensor | None], batch_size: int) -> list[list[i
     malformed = [row for row, prompt in enumerate(prompts) if prompt is None]
     batches = [readable[at : at + batch_size] for at in range(0, len(readable), batch_size)]
     return [*batches, malformed] if malformed else batches
-
-
-def _digest_model(model: nn.Module) -> str:
-    """Tells checkpoints apart by a few numbers of each of their weights."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(weight.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _digest_rows(rows: dict[str, list], encode: Encode) -> str:
-    """Tells data sets, tokenizers and lengths apart by the first rows."""
-    digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode())
-    for prompt in encode(rows, 0, MalformedRows(max_rate=1)):
-        digest.update(b"-" if prompt is None else prompt.numpy().tobytes())
-    return digest.hexdigest()[:16]

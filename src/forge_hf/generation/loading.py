@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ..errors import HubError
-from ..hub import explain_hub_errors, find_files, read_json
+from ..hub import explain_hub_errors, find_files, finish_interrupted, read_json
 from ..hub.client import check_token, hub_answers
 from ..hub.folder import refuse_two_models
 from ..semantic_ids import SemanticIdCatalog
@@ -109,6 +109,7 @@ def load_retriever(
     """
     source = os.fspath(pretrained_model_name_or_path)
     check_token(token)
+    finish_interrupted(source)
     if not (local_files_only or os.path.isdir(source)):
         try:
             with explain_hub_errors(source, revision=revision):

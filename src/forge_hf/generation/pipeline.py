@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..errors import InvalidSequencesError, UnknownItemError
-from ..hub import push_folder
+from ..hub import push_folder, write_folder
 from ..semantic_ids import SemanticIdCatalog
 from ..semantic_ids.serialization import MIN_INDEXED_ITEMS
 from .catalog_tables import table_of
@@ -254,21 +254,27 @@ class GenerativeRetrievalPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """
-        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again;
-        of a large catalog also the prefix table, which takes longer to build than to load.
+        Saves the model, or its adapter alone, the tokenizer and the catalog to a folder that `pipeline` loads again:
+        all of them or, if it fails or is killed, none. Of a large catalog also the prefix table, which takes longer to
+        build than to load.
 
         Args:
             save_directory (`str` or `os.PathLike`):
                 Folder to write to.
             kwargs (*optional*):
                 Passed on to the model's `save_pretrained`.
+
+        Raises:
+            [`OutputInUseError`]: Another process is writing to the folder.
+            [`StorageError`]: The disk is full, over quota, or fails. What was there stays.
         """
         # The inherited method would declare this class as code of the folder, and loading it would ask for trust.
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.tokenizer.save_pretrained(save_directory)
-        self.catalog.save_pretrained(save_directory)
-        if len(self.catalog) >= MIN_INDEXED_ITEMS:
-            self.prefix_table.save_pretrained(save_directory)
+        with write_folder(save_directory) as folder:
+            self.model.save_pretrained(folder, **kwargs)
+            self.tokenizer.save_pretrained(folder)
+            self.catalog.save_pretrained(folder)
+            if len(self.catalog) >= MIN_INDEXED_ITEMS:
+                self.prefix_table.save_pretrained(folder)
 
     def push_to_hub(
         self,

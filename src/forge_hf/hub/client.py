@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import HubError
+from .writing import finish_interrupted
 
 
 __all__ = ["TIMEOUT", "check_token", "explain_hub_errors", "find_files", "hub_answers"]
@@ -79,6 +80,7 @@ def find_files(
     ```
     """
     if os.path.isdir(source):
+        finish_interrupted(source)
         paths = [os.path.join(source, name) for name in names]
         if missing := [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path)]:
             raise FileNotFoundError(f"{source} has no {' and no '.join(missing)}.")

@@ -4,12 +4,12 @@
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CorruptFileError, FingerprintMismatchError
+from .writing import finish_interrupted
 
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "hub_id",
     "read_folder",
     "read_json",
-    "write_then_rename",
 ]
 
 CARD_FILE = "README.md"
@@ -94,6 +93,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
         raise ValueError(f"`repo_type` must be 'model' or 'dataset', got {repo_type!r}.")
     if not folder.is_dir():
         raise FileNotFoundError(f"`folder` must be a folder, and there is none at {folder}.")
+    finish_interrupted(folder)
     files = _files(folder, recursive=repo_type == "dataset")
     if repo_type == "dataset":
         if not any(Path(name).suffix in DATA_SUFFIXES for name in files):
@@ -206,13 +206,3 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CorruptFileError(f"{path} must hold a JSON object, got {type(content).__name__}. Save it again.")
     return content
-
-
-def write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a temporary file beside `path`, and only then puts it in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

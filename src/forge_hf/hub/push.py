@@ -14,7 +14,8 @@ from ..errors import FingerprintMismatchError
 from .cards import is_generated, render_card
 from .client import TIMEOUT, check_token, explain_hub_errors
 from .data_files import describe_data_files
-from .folder import CARD_FILE, FolderFacts, read_folder, read_json, trained_fingerprint, write_then_rename
+from .folder import CARD_FILE, FolderFacts, read_folder, read_json, trained_fingerprint
+from .writing import write_then_rename
 
 
 __all__ = ["push_folder", "write_card"]

@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """The facts of a run that its card states: the machine, the versions, and where they are kept."""
 
-import json
 import os
 import platform
 from importlib.metadata import version
@@ -10,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .folder import RUN_FILE, read_json, write_then_rename
+from .folder import RUN_FILE, read_json
+from .writing import lock_folder, write_json
 
 
 __all__ = ["add_scores", "describe_hardware", "describe_scores", "describe_versions", "write_run"]
@@ -54,8 +54,7 @@ def write_run(folder: str | os.PathLike, run: dict[str, Any]) -> None:
         run (`dict`):
             The facts.
     """
-    text = json.dumps({"format_version": 1, **run}, indent=2) + "\n"
-    write_then_rename(Path(folder, RUN_FILE), lambda path: path.write_text(text, encoding="utf-8"))
+    write_json(Path(folder, RUN_FILE), {"format_version": 1, **run})
 
 
 def describe_scores(split: str, values: dict[str, float], num_examples: int, protocol: str, **more) -> dict[str, Any]:
@@ -109,6 +108,7 @@ def add_scores(folder: str | os.PathLike, scores: dict[str, Any]) -> None:
     {'recall@10': 0.5}
     ```
     """
-    run = read_json(Path(folder, RUN_FILE))
-    others = [entry for entry in run.get("metrics", []) if entry.get("split") != scores["split"]]
-    write_run(folder, run | {"metrics": [*others, scores]})
+    with lock_folder(folder, timeout=60):  # of scores that are added at once, none is lost
+        run = read_json(Path(folder, RUN_FILE))
+        others = [entry for entry in run.get("metrics", []) if entry.get("split") != scores["split"]]
+        write_run(folder, run | {"metrics": [*others, scores]})

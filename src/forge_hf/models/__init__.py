@@ -5,6 +5,7 @@ They know nothing of item ids, catalogs or tokens.
 """
 
 from .das import DASConfig, DASModel, DASOutput
+from .encoding import encode_items
 from .fsq import FiniteScalarQuantizer, FSQConfig, FSQModel, FSQOutput
 from .hierarchical_kmeans import HierarchicalKMeansConfig, HierarchicalKMeansModel
 from .letter import LetterConfig, LetterModel, LetterOutput
@@ -58,4 +59,5 @@ __all__ = [
     "ResidualKMeansModel",
     "VQVAEConfig",
     "VQVAEModel",
+    "encode_items",
 ]

@@ -16,7 +16,7 @@ from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
 from ..errors import CorruptCatalogError, InvalidCodesError, UnknownItemError
-from ..hub import find_files, push_folder, write_then_rename
+from ..hub import find_files, push_folder, write_folder
 from .collisions import CandidateFunction, resolve_collisions
 from .item_ids import ItemIds, name_first
 from .item_sid import item_sid_columns, read_item_sid
@@ -130,6 +130,7 @@ class SemanticIdCatalog:
         capacity: int = 5,
         seed: int = 0,
         candidates: CandidateFunction | None = None,
+        shards: str | os.PathLike | None = None,
     ) -> "SemanticIdCatalog":
         """
         Makes a catalog of the codes that an item tokenizer gave.
@@ -155,6 +156,9 @@ class SemanticIdCatalog:
                 For `"knn"`, the nearest codes of the last level: given row numbers of `codes`, an int64 tensor of
                 shape `(n,)`, it returns codes and distances of shape `(n, C)`. Of an RQ-VAE these are
                 `candidates` and `candidate_distances` of `model.encode(embeddings[rows], num_candidates=200)`.
+            shards (`str` or `os.PathLike`, *optional*):
+                For `"knn"`, a name of files, to which `.part-0000` is added, that keep what is finished, so that the
+                same call goes on after a kill. [`Shards.remove`] removes them once the catalog is saved.
 
         Returns:
             [`SemanticIdCatalog`]. Its [`~SemanticIdCatalog.original_codes`] are `codes`.
@@ -180,7 +184,9 @@ class SemanticIdCatalog:
         """
         catalog = cls(item_ids, codes, SemanticIdLayout(codebook_sizes))
         original = catalog.codes
-        resolved, layout = resolve_collisions(original, catalog.layout, on_collision, capacity, seed, candidates)
+        resolved, layout = resolve_collisions(
+            original, catalog.layout, on_collision, capacity, seed, candidates, shards
+        )
         # Nothing that is derived from codes has been looked at yet, but `codes` themselves.
         catalog = cls._of(catalog._ids, resolved, layout, on_collision)
         if on_collision not in _DERIVED and not torch.equal(resolved, original):
@@ -374,14 +380,17 @@ class SemanticIdCatalog:
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """
-        Saves the catalog as `semantic_ids.safetensors` and `semantic_ids.json`.
+        Saves the catalog as `semantic_ids.safetensors` and `semantic_ids.json`: both or, if it fails or is killed,
+        neither.
 
         Args:
             save_directory (`str` or `os.PathLike`):
                 Folder to write to, made if there is none. A model and a tokenizer may live in it too.
+
+        Raises:
+            [`OutputInUseError`]: Another process is writing to the folder.
+            [`StorageError`]: The disk is full, over quota, or fails. What was there stays.
         """
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         parts = pack_ids(self._ids)
         if len(self) >= MIN_INDEXED_ITEMS:
             parts |= pack_index("item_id_index", self._ids.index) | pack_index("code_index", self._code_index)
@@ -400,9 +409,9 @@ class SemanticIdCatalog:
             tensors["original_codes"] = self._original_codes.to(torch.int32).contiguous()
             config["original_fingerprint"] = self._hash(self._original_codes)
         text, metadata = json.dumps(config, indent=2) + "\n", describe_tensors(tensors, identity=identify(config))
-        # The JSON goes last: it holds the fingerprint, so a save that was cut short is noticed at the next load.
-        write_then_rename(folder / CODES_FILE, lambda path: save_file(tensors, path, metadata=metadata))
-        write_then_rename(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        with write_folder(save_directory) as folder:
+            save_file(tensors, folder / CODES_FILE, metadata=metadata)
+            (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(
@@ -559,8 +568,8 @@ class SemanticIdCatalog:
             on_collision (`str`, *optional*, defaults to `"keep"`):
                 As in [`~SemanticIdCatalog.from_codes`].
             **options:
-                `capacity`, `seed` and `candidates` of [`~SemanticIdCatalog.from_codes`]. Rows that `candidates` is
-                asked for count the items that have codes.
+                `capacity`, `seed`, `candidates` and `shards` of [`~SemanticIdCatalog.from_codes`]. Rows that
+                `candidates` is asked for count the items that have codes.
 
         Returns:
             [`SemanticIdCatalog`]

@@ -1,14 +1,18 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """What becomes of items that got equal codes. Each strategy is one function from codes to codes."""
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..errors import CapacityError
+from ..hub import Shards
 from .layout import SemanticIdLayout, row_numbers
 
 
@@ -27,6 +31,7 @@ COLLISION_STRATEGIES = ("keep", "knn", "random", "suffix")
 
 _CHUNK_ROWS = 2**14  # items whose candidates are asked for at once
 _CHUNK_CODES = 2**23  # codes whose room is in memory at once
+_DESCRIBED_ROWS = 64
 
 
 def resolve_collisions(
@@ -36,11 +41,12 @@ def resolve_collisions(
     capacity: int = 5,
     seed: int = 0,
     candidates: CandidateFunction | None = None,
+    shards: str | os.PathLike | None = None,
 ) -> tuple[torch.Tensor, SemanticIdLayout]:
     """
     Deals with equal codes by the strategy `on_collision`: `"keep"` ([`keep_collisions`]), `"suffix"`
     ([`append_suffix`]), `"knn"` ([`move_to_nearest`]) or `"random"` ([`move_to_random`]). `capacity` and `seed` are
-    for the last two, `candidates` for `"knn"`.
+    for the last two, `candidates` and `shards` for `"knn"`.
 
     Raises:
         `ValueError`: `on_collision` isn't one of the strategies, or lacks an argument.
@@ -59,7 +65,7 @@ def resolve_collisions(
             "last level and their distances: with an RQ-VAE, those of `model.encode(embeddings[rows], "
             "num_candidates=200)`, its `candidates` and `candidate_distances`. Without a model, use 'random'."
         )
-    return move_to_nearest(codes, layout, candidates, capacity, seed), layout
+    return move_to_nearest(codes, layout, candidates, capacity, seed, shards), layout
 
 
 def keep_collisions(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.Tensor, SemanticIdLayout]:
@@ -109,7 +115,12 @@ def append_suffix(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.
 
 
 def move_to_nearest(
-    codes: torch.Tensor, layout: SemanticIdLayout, candidates: CandidateFunction, capacity: int = 5, seed: int = 0
+    codes: torch.Tensor,
+    layout: SemanticIdLayout,
+    candidates: CandidateFunction,
+    capacity: int = 5,
+    seed: int = 0,
+    shards: str | os.PathLike | None = None,
 ) -> torch.Tensor:
     """
     Lets at most `capacity` items have the same codes, and moves the others to near codes of the last level with room.
@@ -133,6 +144,9 @@ def move_to_nearest(
             The most items that may have the same codes.
         seed (`int`, *optional*, defaults to 0):
             Seed of who stays.
+        shards (`str` or `os.PathLike`, *optional*):
+            Name of files, to which `.part-0000` is added, that keep what is finished until [`Shards.remove`] removes
+            it: the same call goes on where a killed one stopped.
 
     Returns:
         `torch.Tensor` of the shape of `codes`, equal to `codes` but for the last level of items that were moved.
@@ -141,7 +155,9 @@ def move_to_nearest(
         [`CapacityError`]: Items share the levels before the last with too many others to have room at this capacity
             (found before any candidate is asked for; the message says which capacity would do), or find no room among
             their candidates (the message says how many). FORGE leaves such items out; nothing is lost here.
-        `ValueError`: What `candidates` returns has the wrong shape, isn't codes of the last level, or has NaN.
+        [`OutputInUseError`], [`StorageError`]: Another job writes to the same `shards`, or the disk is full.
+        `ValueError`: What `candidates` returns has the wrong shape, isn't codes of the last level, or has NaN; or
+            `shards` were begun with other codes, candidates or settings.
 
     Example:
 
@@ -160,22 +176,30 @@ def move_to_nearest(
     crowd = _find_overflow(codes, layout, capacity, seed)
     moved = codes.clone()
     stranded, num_candidates = 0, last_size
-    with tqdm(total=len(crowd.rows), desc="Moving items", delay=5) as bar:
-        for chunk in _chunks(crowd.prefixes, last_size):
-            rows, prefixes = crowd.rows[chunk], crowd.prefixes[chunk]
-            choices, distances = _ask(candidates, rows, last_size)
-            first = prefixes[0]
-            room = np.full((prefixes[-1] - first + 1) * last_size, capacity, dtype=np.int32)
-            present = slice(*np.searchsorted(crowd.occupied, np.array([first, prefixes[-1] + 1]) * last_size))
-            room[crowd.occupied[present] - first * last_size] -= crowd.loads[present]
-            places = ((prefixes - first) * last_size).astype(np.int32)[:, None] + choices
-            place = _nearest_first(places, distances, room)
-            found = place >= 0
-            moved[torch.from_numpy(rows[found]), -1] = torch.from_numpy(place[found] % last_size)
+    finished = None
+    if shards is not None and len(crowd.rows):
+        finished = Shards(shards, _describe(codes, layout, candidates, capacity, seed, crowd.rows))
+    with (
+        nullcontext() if finished is None else finished,
+        tqdm(total=len(crowd.rows), desc="Moving items", delay=5) as bar,
+    ):
+        for number, chunk in enumerate(_chunks(crowd.prefixes, last_size)):
+            rows = crowd.rows[chunk]
+            if finished is not None and number in finished:
+                code = np.frombuffer(finished.read(number), dtype="<i4")
+                code, width = code[:-1], int(code[-1])
+            else:
+                code, width = _move_chunk(crowd, chunk, candidates, capacity, last_size)
+                if finished is not None:
+                    finished.write(number, np.append(code, width).astype("<i4").tobytes())
+            found = code >= 0
+            moved[torch.from_numpy(rows[found]), -1] = torch.from_numpy(code[found].astype(np.int64))
             stranded += len(rows) - int(found.sum())
-            num_candidates = min(num_candidates, choices.shape[1])
+            num_candidates = min(num_candidates, width)
             bar.update(len(rows))
     if stranded:
+        if shards is not None:  # there is nothing to go on with
+            Shards.remove(shards)
         raise CapacityError(
             f"{stranded:,} of {len(crowd.rows):,} items that must move find no room among their {num_candidates:,} "
             f"candidates, though there is some among all {last_size:,} codes at `capacity={capacity}`. Give more "
@@ -241,6 +265,43 @@ class _Overflow(NamedTuple):
     prefixes: np.ndarray  # of `rows`, ascending
     occupied: np.ndarray  # prefix * (codes of the last level) + code, ascending
     loads: np.ndarray  # items that stay there
+
+
+def _move_chunk(
+    crowd: _Overflow, chunk: slice, candidates: CandidateFunction, capacity: int, last_size: int
+) -> tuple[np.ndarray, int]:
+    """The code of the last level that each item of the chunk gets, -1 where it finds no room, and C."""
+    prefixes = crowd.prefixes[chunk]
+    choices, distances = _ask(candidates, crowd.rows[chunk], last_size)
+    first = prefixes[0]
+    room = np.full((prefixes[-1] - first + 1) * last_size, capacity, dtype=np.int32)
+    present = slice(*np.searchsorted(crowd.occupied, np.array([first, prefixes[-1] + 1]) * last_size))
+    room[crowd.occupied[present] - first * last_size] -= crowd.loads[present]
+    places = ((prefixes - first) * last_size).astype(np.int32)[:, None] + choices
+    place = _nearest_first(places, distances, room)
+    return np.where(place >= 0, place % last_size, -1), choices.shape[1]
+
+
+def _describe(
+    codes: torch.Tensor,
+    layout: SemanticIdLayout,
+    candidates: CandidateFunction,
+    capacity: int,
+    seed: int,
+    rows: np.ndarray,
+) -> dict[str, Any]:
+    """What the chunks depend on. Candidates are told apart by those of a few items."""
+    some, _ = _ask(candidates, rows[:: -(-len(rows) // _DESCRIBED_ROWS)], layout.codebook_sizes[-1])
+    digests = {"codes": codes.contiguous().numpy(), "candidates": np.ascontiguousarray(some)}
+    return {
+        "codebook_sizes": list(layout.codebook_sizes),
+        "num_items": len(codes),
+        "capacity": capacity,
+        "seed": seed,
+        "num_candidates": some.shape[1],
+        "chunk": [_CHUNK_ROWS, _CHUNK_CODES],
+        **{name: hashlib.blake2b(array, digest_size=16).hexdigest() for name, array in digests.items()},
+    }
 
 
 def _find_overflow(codes: torch.Tensor, layout: SemanticIdLayout, capacity: int, seed: int) -> _Overflow:

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..hub import write_then_rename
 from ..semantic_ids import SemanticIdLayout
 from ..semantic_ids.layout import MAX_NUM_TOKENS
 
@@ -151,7 +152,7 @@ class SemanticIdTokenizer(PreTrainedTokenizerFast):
 
     def _save_pretrained(self, save_directory, file_names, *args, **kwargs):
         remote_code = Path(save_directory) / _REMOTE_CODE_FILE
-        remote_code.write_text(_REMOTE_CODE, encoding="utf-8")
+        write_then_rename(remote_code, lambda path: path.write_text(_REMOTE_CODE, encoding="utf-8"))
         return super()._save_pretrained(save_directory, (*file_names, str(remote_code)), *args, **kwargs)
 
 

@@ -35,6 +35,7 @@ from ..hub import (
     read_folder,
     read_json,
     write_card,
+    write_folder,
     write_run,
 )
 from ..hub.client import check_token
@@ -429,12 +430,18 @@ class ForgeTrainer(Trainer):
         return norm
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        with write_folder(self.args.output_dir if output_dir is None else output_dir) as folder:
+            super()._save(str(folder), state_dict)
             # A pickle, that nothing reads back: it has no place in a folder that people load and share.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            write_run(folder, self.describe_run())
+            self._save_facts(folder)
+
+    def _save_facts(self, folder: Path) -> None:
+        """Writes what belongs beside the model."""
+        write_run(folder, self.describe_run())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -4,6 +4,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -355,7 +356,6 @@ class RetrievalTrainer(ForgeTrainer):
         base_model = hub_id(self.accelerator.unwrap_model(self.model).config._name_or_path)
         return super().describe_run() | ({"base_model": base_model} if base_model else {})
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self.catalog.save_pretrained(self.args.output_dir if output_dir is None else output_dir)
+    def _save_facts(self, folder: Path) -> None:
+        super()._save_facts(folder)
+        self.catalog.save_pretrained(folder)

@@ -5,6 +5,7 @@ What all item tokenizers share: checks, encoding in chunks of float64, decoding,
 It stands in this folder, and imports only torch and transformers, because the folder is the Hub's remote code.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass
 
@@ -237,6 +238,27 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
     def forward(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:
         """The same as `encode`, for models that have no objective."""
         return self.encode(embeddings)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """
+        Saves the model, with its code where it has some: all files or, if it fails or is killed, none.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder to write to, made if there is none.
+            kwargs:
+                As in [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        try:
+            from forge_hf.hub import write_folder
+        except ImportError:  # where this file is the Hub's remote code
+            return super().save_pretrained(save_directory, **kwargs)
+        if not kwargs.get("is_main_process", True):
+            return super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+        with write_folder(save_directory) as folder:
+            super().save_pretrained(folder, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """
