@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
+from forge_hf.models import LetterModel
 from forge_hf.training import RQVAETrainer, convert_forge_weights, create_item_tokenizer, item_tokenizer_arguments
 
 
@@ -37,12 +38,22 @@ def test_tiger_is_its_configuration():
     assert (config.codebook_sizes, config.commitment_loss_weight) == ([256, 256, 256], 0.25)
 
 
+def test_letter_is_the_configuration_of_its_code(tmp_path):
+    model = create_item_tokenizer("letter", input_dim=16, collaborative_dim=8)
+    config = model.config
+    assert type(model) is LetterModel and model.takes_tables == {"collaborative": 8}
+    assert config.hidden_sizes == [2048, 1024, 512, 256, 128, 64] and config.codebook_dim == 32
+    assert list(config.codebook_sizes) == [256] * 4 and config.diversity_num_clusters == 10
+    args = item_tokenizer_arguments("letter", tmp_path)
+    assert (args.learning_rate, args.weight_decay, args.per_device_train_batch_size) == (1e-3, 1e-4, 1024)
+
+
 def test_overrides_and_wrong_names(tmp_path):
     model = create_item_tokenizer("forge", input_dim=12, codebook_sizes=[4, 4], contrastive_loss_weight=0)
     assert model.encode(torch.randn(3, 12)).codes.shape == (3, 2) and not hasattr(model, "contrastive_loss")
     assert item_tokenizer_arguments("forge", tmp_path, learning_rate=1e-3, use_cpu=True).learning_rate == 1e-3
     for make in (create_item_tokenizer, lambda name: item_tokenizer_arguments(name, tmp_path)):
-        with pytest.raises(ValueError, match=r"\['forge', 'tiger'\], but is 'forg'"):
+        with pytest.raises(ValueError, match=r"\['forge', 'letter', 'tiger'\], but is 'forg'"):
             make("forg")
 
 
