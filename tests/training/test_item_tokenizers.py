@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
+from forge_hf.models import LetterModel
 from forge_hf.training import RQVAETrainer, convert_forge_weights, create_item_tokenizer, item_tokenizer_arguments
 
 
@@ -35,6 +36,16 @@ def test_tiger_is_its_configuration():
     config = create_item_tokenizer("tiger").config
     assert (config.input_dim, config.hidden_sizes, config.codebook_dim) == (768, [512, 256, 128], 32)
     assert (config.codebook_sizes, config.commitment_loss_weight) == ([256, 256, 256], 0.25)
+
+
+def test_letter_is_the_configuration_of_its_code(tmp_path):
+    model = create_item_tokenizer("letter", input_dim=16, collaborative_dim=8)
+    config = model.config
+    assert type(model) is LetterModel and model.takes_tables == {"collaborative": 8}
+    assert config.hidden_sizes == [2048, 1024, 512, 256, 128, 64] and config.codebook_dim == 32
+    assert list(config.codebook_sizes) == [256] * 4 and config.diversity_num_clusters == 10
+    args = item_tokenizer_arguments("letter", tmp_path)
+    assert (args.learning_rate, args.weight_decay, args.per_device_train_batch_size) == (1e-3, 1e-4, 1024)
 
 
 def test_overrides_and_wrong_names(tmp_path):
