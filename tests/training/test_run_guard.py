@@ -1,10 +1,12 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """A loss that turns NaN, a codebook that collapses, autocast to bf16."""
 
+import json
 import warnings
 
 import pytest
 import torch
+from accelerate import debug_launcher
 from datasets import Dataset
 
 from forge_hf import SyntheticMarket
@@ -75,6 +77,31 @@ def test_a_loss_that_is_no_number_stops_the_run(what, resumes, tmp_path):
     assert ("the loss is finite, but the norm of its gradient is nan" in text) == (what == "gradient")
     assert all(torch.equal(weight, before[name]) for name, weight in weights_of(trainer).items())
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def stop_as_process(folder):
+    torch.set_num_threads(1)
+    trainer = item_tokenizer_trainer(folder / "run", num_train_epochs=4, **SAVES)
+    rank = trainer.args.process_index
+    spoil(trainer, 8, "nan" if rank == 1 else "1")
+    seen, read = [], trainer.train_dataset.__getitems__
+    trainer.train_dataset.__getitems__ = lambda rows: seen.append([int(row) for row in rows]) or read(rows)
+    try:
+        trainer.train(resume_from_checkpoint=trainer.find_checkpoint())
+    except NonFiniteLossError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+
+
+def test_all_processes_stop_for_one(tmp_path):
+    for _ in range(2):  # the second time from a checkpoint, in the third of the epochs of 3 steps
+        debug_launcher(stop_as_process, args=(tmp_path,), num_processes=2)
+        texts = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+        batches = [rows for rows in json.loads((tmp_path / "1.json").read_text()) if len(rows) == 12]
+        assert texts[0] == texts[1] and "At step 8, the loss is nan on items 'i" in texts[0]
+        assert any(f"items {', '.join(repr(f'i{row}') for row in rows)} (process 1)" in texts[0] for rows in batches)
+        assert f"The last good checkpoint is {tmp_path}/run/checkpoint-6;" in texts[0]
+    assert len(batches) <= 3
 
 
 @pytest.mark.parametrize("form", ["users", "rows", "stream"])
