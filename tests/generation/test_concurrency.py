@@ -6,6 +6,7 @@ import multiprocessing
 import sys
 import threading
 import tracemalloc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from forge_hf import GenerativeRetrievalPipeline, SemanticIdCatalog, SemanticIdTokenizer, load_retriever, retrieve
-from forge_hf.generation import PrefixTable, catalog_tables
+from forge_hf.generation import PrefixTable
 from forge_hf.generation.catalog_tables import table_of
 from forge_hf.generation.history_search import Clock, eval_mode
 from forge_hf.semantic_ids import catalog as catalog_module
@@ -128,13 +129,13 @@ def test_a_table_is_built_once_for_all_threads(retriever, monkeypatch):
     other = SemanticIdTokenizer(layout=catalog.layout, num_user_buckets=3)
     assert table_of(catalog, other, "cpu").token_ids[0] == tables[0].token_ids[0] + 3
     # Kept no longer than what they are of.
-    kept = len(catalog_tables._tables)
     short_lived = make_catalog(10)
-    table_of(short_lived, tokenizer, "cpu")
-    assert len(catalog_tables._tables) == kept + 1
+    table = weakref.ref(table_of(short_lived, tokenizer, "cpu"))
+    gc.collect()
+    assert table() is not None
     del short_lived
     gc.collect()
-    assert len(catalog_tables._tables) == kept
+    assert table() is None
 
 
 def _serve(folder, connection):

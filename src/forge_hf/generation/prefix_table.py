@@ -225,13 +225,13 @@ class PrefixTable:
         """
         if self.fingerprint != catalog.fingerprint:
             raise FingerprintMismatchError(
-                f"The prefix table was built from a catalog with the fingerprint {self.fingerprint!r}, but `catalog` "
+                f"`prefix_table` was built from a catalog with the fingerprint {self.fingerprint!r}, but `catalog` "
                 f"has {catalog.fingerprint!r}. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
             )
         if self.codes_checksum not in (None, catalog.codes_checksum):
             raise FingerprintMismatchError(
-                "The prefix table was built from a catalog with the same semantic IDs as `catalog`, but with the "
-                "items in another order. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
+                "`prefix_table` was built from a catalog with the same semantic IDs as `catalog`, but with the items "
+                "in another order. Build it with `PrefixTable.from_catalog(catalog, tokenizer)`."
             )
 
     @property
