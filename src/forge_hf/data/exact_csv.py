@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 from tqdm.auto import tqdm
 
+from ..checks import shorten
 from ..errors import CorruptFileError
 from ..hub.folder import write_then_rename
 from .malformed import MalformedRows
@@ -169,7 +170,11 @@ def write_texts(path: Path, header: Sequence[str], batches: Iterable[Iterable[Se
         header (`Sequence[str]`):
             Names of the columns.
         batches (`Iterable[Iterable[Sequence]]`):
-            Rows of values, in batches.
+            Rows of values, in batches; the first of a row is never empty.
+
+    Raises:
+        `ValueError`: if a value couldn't be read back: it has a line end in it, isn't Unicode, or is the first of its
+            row and empty.
     """
 
     def write(temporary: Path) -> None:
@@ -177,7 +182,17 @@ def write_texts(path: Path, header: Sequence[str], batches: Iterable[Iterable[Se
             writer = csv.writer(file)
             writer.writerow(header)
             for batch in batches:
-                writer.writerows(batch)
+                rows = [["" if value is None else str(value) for value in row] for row in batch]
+                for row in rows:
+                    if row[0] == "" or any("\n" in value or "\r" in value for value in row):
+                        raise ValueError(
+                            f"`{header[0]}` must not be empty, and no value may have a line end in it, got "
+                            f"{shorten(row)}: {path} could not be read back."
+                        )
+                try:
+                    writer.writerows(rows)
+                except UnicodeEncodeError as error:
+                    raise ValueError(f"`{header[0]}` and the other columns must be Unicode: {error}.") from error
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_then_rename(path, write)

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -16,9 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..errors import HubError
+from ..errors import CorruptFileError, HubError
 from ..hub import explain_hub_errors, find_files, read_json
 from ..hub.client import check_token, hub_answers
+from ..hub.facts import as_dict
 from ..hub.folder import refuse_two_models
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
@@ -93,6 +95,7 @@ def load_retriever(
         `FileNotFoundError`: There is no model, no catalog, or no base model to an adapter.
         [`FingerprintMismatchError`]: The model was trained on another catalog, or doesn't say.
         [`CorruptCatalogError`]: The catalog is truncated, altered, or of an unknown format.
+        [`CorruptFileError`]: The config or the weights are.
         [`HubError`]: The Hub can't be reached, or refuses.
 
     Example:
@@ -119,7 +122,7 @@ def load_retriever(
     config_file, is_adapter = _find_config(source, hub)
     hub = _pin(source, config_file, hub)
     settings = read_json(config_file)
-    trained = (settings.get("auto_mapping") or {}) if is_adapter else settings
+    trained = as_dict(settings.get("auto_mapping")) if is_adapter else settings
     fingerprint = trained.get("semantic_id_fingerprint")
 
     if catalog is None:
@@ -135,13 +138,16 @@ def load_retriever(
 
     if tokenizer is None:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
-    if is_adapter:
-        model = _load_adapter(source, settings, tokenizer, hub, model_kwargs)
-        # The config is the base's, and all that is left when the adapter is merged into it.
-        for name in _TRAINED_SETTINGS & trained.keys():
-            setattr(model.config, name, trained[name])
-    else:
-        model = _load_model(source, hub, model_kwargs)
+    try:
+        if is_adapter:
+            model = _load_adapter(source, settings, tokenizer, hub, model_kwargs)
+            # The config is the base's, and all that is left when the adapter is merged into it.
+            for name in _TRAINED_SETTINGS & trained.keys():
+                setattr(model.config, name, trained[name])
+        else:
+            model = _load_model(source, hub, model_kwargs)
+    except (SafetensorError, StrictDataclassError) as error:
+        raise CorruptFileError(f"The weights or the config of {source} are truncated or altered: {error}") from error
     return Retriever(model, tokenizer, catalog)
 
 
@@ -178,7 +184,7 @@ def _refuse_foreign_names(source: str, hub: dict[str, Any]) -> None:
             )
     if os.path.isdir(source):  # of a repository, the client refuses such names
         index = read_json(os.path.join(source, "model.safetensors.index.json"))
-        for name in set(map(str, dict(index.get("weight_map") or {}).values())):
+        for name in set(map(str, as_dict(index.get("weight_map")).values())):
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise ValueError(f"The index of the weights in {source} names {name!r}, which isn't a file of it.")
 

@@ -54,7 +54,7 @@ def describe_data_files(folder: str | os.PathLike, files: Iterable[str]) -> dict
         if suffix in _READERS:
             try:
                 described[name] = _READERS[suffix](Path(folder, name))
-            except ValueError as error:  # also ArrowInvalid, JSONDecodeError and UnicodeDecodeError
+            except (ValueError, RecursionError) as error:  # also ArrowInvalid, JSONDecodeError and UnicodeDecodeError
                 raise ValueError(
                     f"`files` names {name}, which can't be read as {suffix}: {error}. Repair it, or take it out."
                 ) from error

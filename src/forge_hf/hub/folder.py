@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CorruptFileError, FingerprintMismatchError
+from .facts import as_dict
 
 
 __all__ = [
@@ -103,7 +104,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if semantic_ids:
         names = ("codebook_sizes", "num_items", "on_collision", "fingerprint")
         run = run | {
-            "semantic_ids": {name: semantic_ids.get(name) for name in names} | semantic_ids.get("quality", {})
+            "semantic_ids": {name: semantic_ids.get(name) for name in names} | as_dict(semantic_ids.get("quality"))
         }
     facts = FolderFacts("catalog", config, adapter_config, semantic_ids, run, files)
     tables = {"semantic_ids.safetensors", "prefix_table.safetensors"}
@@ -155,7 +156,7 @@ def refuse_two_models(folder: str | os.PathLike) -> None:
 def trained_fingerprint(config: dict[str, Any], adapter_config: dict[str, Any]) -> str | None:
     """Fingerprint of the catalog that a retriever, or an adapter of one, was trained on."""
     if adapter_config:
-        config = adapter_config.get("auto_mapping") or {}
+        config = as_dict(adapter_config.get("auto_mapping"))
     return config.get("semantic_id_fingerprint")
 
 

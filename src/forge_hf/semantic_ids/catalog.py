@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
+from ..checks import check_type
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_then_rename
 from .collisions import CandidateFunction, resolve_collisions
@@ -63,7 +64,8 @@ class SemanticIdCatalog:
     Raises:
         [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
         [`DuplicateItemError`]: An item id occurs more than once.
-        `ValueError`: Item ids are neither all `str` nor all `int`.
+        `ValueError`: Item ids are neither all `str` nor all `int`, or aren't Unicode.
+        `TypeError`: `layout` or `on_collision` is of another class.
 
     Example:
 
@@ -88,16 +90,22 @@ class SemanticIdCatalog:
         on_collision: str = "keep",
         original_codes: torch.Tensor | np.ndarray | Sequence | None = None,
     ):
+        check_type("layout", layout, SemanticIdLayout)
+        check_type("on_collision", on_collision, str)
         self.layout = layout
         self.on_collision = on_collision
         self._original_codes = None
         self._ids = as_id_array(item_ids)
+        if self._ids.dtype == object:
+            _refuse_surrogates(self._ids)
         self.codes = layout.validate(codes).cpu()
         if self.codes.ndim != 2 or len(self.codes) == 0 or len(self.codes) != len(self._ids):
             raise InvalidCodesError(
                 f"`codes` must be of shape (num_items, {layout.num_levels}) with one row for each of the "
                 f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self.codes.shape)}."
             )
+        if on_collision == "suffix" and layout.num_levels < 2:
+            raise InvalidCodesError(f"`on_collision='suffix'` takes two levels or more, got {layout.num_levels}.")
         if original_codes is not None:
             self._original_codes = layout.validate(original_codes).cpu()
             if self._original_codes.shape != self.codes.shape or on_collision in _DERIVED:
@@ -230,19 +238,17 @@ class SemanticIdCatalog:
         Raises:
             [`UnknownItemError`]: An id isn't in the catalog.
         """
-        if isinstance(item_ids, str):
-            raise UnknownItemError(f"`item_ids` must be a sequence of ids, got the single id {item_ids!r}.")
-        if len(item_ids) == 0:
-            return torch.empty(0, dtype=torch.int64)
         try:
             wanted = as_id_array(item_ids)
         except ValueError as error:
             raise UnknownItemError(str(error)) from error
+        if len(wanted) == 0:
+            return torch.empty(0, dtype=torch.int64)
         if wanted.dtype != self._ids.dtype:
             kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
             raise UnknownItemError(
-                f"Item ids of this catalog are {kind}, got {other} such as {name_first(wanted[:1].tolist())}. "
-                "Convert them first."
+                f"`item_ids` or a history must name items by {kind}, as this catalog does, got {other} such as "
+                f"{name_first(wanted[:1].tolist())}. Convert them first."
             )
         if wanted.dtype == object:
             rows = np.fromiter((self._row_of.get(item, -1) for item in wanted), dtype=np.int64, count=len(wanted))
@@ -496,7 +502,7 @@ class SemanticIdCatalog:
         >>> SemanticIdCatalog.from_dataset(read_item_sids(path), codebook_sizes=[8192] * 3)  # doctest: +SKIP
         ```
         """
-        ids, codes = read_item_sid(dataset, len(codebook_sizes))
+        ids, codes = read_item_sid(dataset, SemanticIdLayout(codebook_sizes).num_levels)
         return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision, **options)
 
     @cached_property
@@ -544,3 +550,12 @@ class SemanticIdCatalog:
         keys = row_keys(self.codes)
         order = np.argsort(keys, kind="stable")
         return order, keys[order]
+
+
+def _refuse_surrogates(ids: np.ndarray) -> None:
+    """Halves of a character that came apart, which no file of UTF-8 can hold."""
+    try:
+        "".join(ids).encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = name_first([item for item in ids if any("\ud800" <= sign <= "\udfff" for sign in item)])
+        raise ValueError(f"`item_ids` must be Unicode, got {wrong}, which UTF-8 can't hold.") from error

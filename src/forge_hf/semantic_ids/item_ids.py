@@ -1,10 +1,12 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Item ids, all `str` or all `int`, as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+
+from ..checks import shorten
 
 
 __all__ = ["as_id_array", "name_first"]
@@ -16,8 +18,9 @@ def as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Ten
     """Item ids as an int64 array, or as an object array of `str`: an object array keeps every string as it is."""
     if isinstance(item_ids, np.ndarray | torch.Tensor):
         item_ids = item_ids.tolist()
-    if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
-        item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
+    if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
+        raise ValueError(f"`item_ids` must be a sequence of ids, got {shorten(item_ids)}.")
+    item_ids = item_ids if isinstance(item_ids, Sequence) else list(item_ids)
     kinds = set(map(type, item_ids))
     if kinds <= {str, np.str_}:
         array = np.empty(len(item_ids), dtype=object)
@@ -27,8 +30,8 @@ def as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Ten
         try:
             return np.array(item_ids, dtype=np.int64)
         except OverflowError as error:
-            raise ValueError("Item ids that are integers must fit into 64 bits; give larger ones as `str`.") from error
-    raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
+            raise ValueError("`item_ids` that are `int` must fit into 64 bits; give larger ones as `str`.") from error
+    raise ValueError(f"`item_ids` must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
 
 
 def name_first(values: Sequence) -> str:

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
+from ..checks import check_integer
 from ..data.embeddings import ItemEmbeddings
 from ..data.pairs import ItemPairs
 from ..errors import InvalidEmbeddingsError
@@ -192,6 +193,7 @@ class RQVAETrainer(ForgeTrainer):
             raise ValueError("`train_dataset` is needed to train.")
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
         if self._needs_kmeans:
+            check_integer("kmeans_iterations", self.args.kmeans_iterations)
             if 0 < len(self.train_dataset) < largest:
                 raise InvalidEmbeddingsError(
                     f"`train_dataset` has {len(self.train_dataset)} items, but the k-means of a codebook of {largest} "
