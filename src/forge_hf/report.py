@@ -115,9 +115,7 @@ def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCat
             raise FileNotFoundError(f"`categories` {str(path)!r} is not a file.")
         named = read_json(path)
         if not named:
-            raise ValueError(
-                f"`categories` {str(path)!r} must hold a JSON object of categories by item id."
-            )
+            raise ValueError(f"`categories` {str(path)!r} must hold a JSON object of categories by item id.")
         return dict(zip(like_ids(list(named), catalog.item_ids).to_pylist(), named.values(), strict=True))
     table = read_table(path, ["item_id", column])
     ids = like_ids(table["item_id"].combine_chunks(), catalog.item_ids).to_pylist()

@@ -44,7 +44,7 @@ ROWS = table(
     ("forge-hf demo", "a negative seed", lambda w: w.command("demo", "--seed", -1, "--output-dir", w.path("x")), CommandError, "--seed"),
     ("forge-hf push", "no folder", lambda w: w.command("push", w.path("x"), "me/x"), CommandError, "`folder`"),
     ("forge-hf recommend", "no folder", lambda w: w.command("recommend", w.path("x/y/z"), "a"), CommandError, "x/y/z"),
-    ("forge-hf recommend", "no history", lambda w: w.command("recommend", w.copy("retriever")), CommandError, "HISTORY"),
+    ("forge-hf recommend", "no history", lambda w: w.command("recommend", w.copy("retriever")), CommandError, "history"),
     ("forge-hf recommend", "unknown items", lambda w: w.command("recommend", w.copy("retriever"), "x"), CommandError, "'x'"),
     ("forge-hf recommend", "top_k of 0", lambda w: w.command("recommend", w.copy("retriever"), "a", "--top-k", 0), CommandError, "`top_k`"),
     ("forge-hf recommend", "top_k that is text", lambda w: w.command("recommend", w.copy("retriever"), "a", "--top-k", "x"), CommandError, "--top-k"),

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 
 import forge_hf
 from forge_hf.cli import app
@@ -51,18 +51,20 @@ PARTS = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.entry}-{row.bad}" for row in ROWS])
-def test_bad_input_is_refused(row, world):
+def test_bad_input_is_refused(row, world, tally):
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(row.error) as raised:
         row.call(world)
     assert row.names in str(raised.value)
     # By this package, which knows what the argument is called: not by whatever it was handed on to.
     last = traceback.extract_tb(raised.value.__traceback__)[-1].filename
-    by_others = (CommandError, StrictDataclassError, SystemExit, OSError)
+    by_others = (CommandError, HFValidationError, StrictDataclassError, SystemExit, OSError)
     assert last.startswith(PACKAGE) or isinstance(raised.value, by_others), f"raised in {last}"
     assert world.files() == world.expected
     if "2 GiB" in row.bad:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 * 1024
+    tally["table"]["rows"] += 1
+    tally["table"]["entry_points"].add(row.entry)
 
 
 def test_no_public_name_is_missing_from_the_table():

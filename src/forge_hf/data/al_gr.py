@@ -18,7 +18,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value, load_datas
 from ..checks import check_dataset, check_type
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..hub.folder import write_then_rename
-from .damaged import refuse_damaged
+from .damaged import refuse_damaged, refuse_null_lines
 from .exact_csv import TextBatch, read_header, read_texts, write_texts
 from .malformed import MalformedRows
 
@@ -216,6 +216,8 @@ def read_text_rows(path: str | os.PathLike, streaming: bool = False) -> Dataset 
         )
     options: dict[str, Any] = {"data_files": path, "split": "train", "streaming": streaming}
     if ".json" in Path(path).name:
+        if Path(path).suffix in (".json", ".jsonl") and "://" not in path:
+            refuse_null_lines(Path(path))
         with refuse_damaged(path):
             return normalize_text_rows(load_dataset("json", **options))
     header, delimiter = read_header(path, "\t"), "\t"

@@ -380,13 +380,9 @@ class _ArrowTable:
 
 
 def _open_npy(path: Path) -> np.ndarray:
-    try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array: {error}") from error
-    if not isinstance(table, np.ndarray):
-        raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array but an archive: name it .npz.")
-    return table
+    from .damaged import open_npy
+
+    return open_npy(path, InvalidEmbeddingsError)
 
 
 def _open_safetensors(path: Path, key: str) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ..checks import check_type
 from ..errors import CorruptFileError, UnknownItemError
 from .al_gr import read_origin_behavior
+from .damaged import open_npy
 from .embeddings import ItemEmbeddings, cache_file
 from .exact_csv import read_header, read_texts
 from .malformed import MalformedRows
@@ -190,11 +191,8 @@ def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int])
     """
     path = Path(path)
     if path.suffix == ".npy":
-        try:
-            pairs = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise CorruptFileError(f"{str(path)!r} is not a plain .npy array: {error}") from error
-        if not isinstance(pairs, np.ndarray) or pairs.dtype.kind not in "iuU":
+        pairs = open_npy(path)
+        if pairs.dtype.kind not in "iuU":
             raise CorruptFileError(f"{str(path)!r} must hold an array of item ids, texts or integers.")
         _check_shape(pairs)
         columns = [pa.array(column) for column in pairs.T]

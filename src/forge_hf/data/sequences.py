@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from ..checks import check_dataset, check_integer
 from ..errors import InvalidSequencesError
-from .damaged import refuse_damaged
+from .damaged import refuse_damaged, refuse_null_lines
 
 
 __all__ = ["adjacent_pairs", "leave_one_out", "read_sequences"]
@@ -199,6 +199,8 @@ def _load(path: Path) -> Dataset:
     if path.suffix in _BUILDERS:
         if not path.is_file():
             raise FileNotFoundError(f"There is no sequence file {path}.")
+        if path.suffix in (".json", ".jsonl"):
+            refuse_null_lines(path)
         options = {"sep": "\t"} if path.suffix == ".tsv" else {}
         with refuse_damaged(path):
             return load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **options)

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """A retriever by name: model, tokenizer and catalog from one folder, or from one commit of a repository."""
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,7 @@ def load_retriever(
         `FileNotFoundError`: There is no model, no catalog, or no base model to an adapter.
         [`FingerprintMismatchError`]: The model was trained on another catalog, or doesn't say.
         [`CorruptCatalogError`]: The catalog is truncated, altered, or of an unknown format.
-        [`CorruptFileError`]: The config or the weights are.
+        [`CorruptFileError`]: The tokenizer, the config or the weights are.
         [`HubError`]: The Hub can't be reached, or refuses.
 
     Example:
@@ -136,9 +137,9 @@ def load_retriever(
             ) from error
     compare_fingerprints(fingerprint, catalog.fingerprint)
 
-    if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
     try:
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
         if is_adapter:
             model = _load_adapter(source, settings, tokenizer, hub, model_kwargs)
             # The config is the base's, and all that is left when the adapter is merged into it.
@@ -146,8 +147,11 @@ def load_retriever(
                 setattr(model.config, name, trained[name])
         else:
             model = _load_model(source, hub, model_kwargs)
-    except (SafetensorError, StrictDataclassError) as error:
-        raise CorruptFileError(f"The weights or the config of {source} are truncated or altered: {error}") from error
+    except (SafetensorError, StrictDataclassError, json.JSONDecodeError) as error:
+        raise CorruptFileError(
+            f"The tokenizer, the config or the weights of {source} are truncated or altered: {error}. Save them "
+            "again, or download them anew."
+        ) from error
     return Retriever(model, tokenizer, catalog)
 
 

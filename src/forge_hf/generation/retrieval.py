@@ -348,6 +348,7 @@ def _open(
     encode: Callable[[torch.Tensor], list[torch.Tensor]],
 ) -> HistorySearch:
     check_fingerprint(model, catalog)
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
     if prefix_table is not None:
         check_table(prefix_table, catalog)
     return HistorySearch(model, tokenizer, catalog, prefix_table, clock or Clock(None), encode)

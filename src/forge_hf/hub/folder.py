@@ -115,7 +115,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if adapter_config:
         facts.kind = "adapter"
         base = str(adapter_config.get("base_model_name_or_path"))
-        if Path(base).exists() or not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", base):
+        if os.path.exists(base) or not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", base):
             raise ValueError(
                 f"{folder} is an adapter of {base}, a folder of this machine: nobody else could load it. Push that "
                 "model and set `base_model_name_or_path` in adapter_config.json to its repository, or merge the "
@@ -141,7 +141,7 @@ def hub_id(name: Any) -> str | None:
     """`name`, if it is the id of a repository with its namespace and no folder of this machine."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name):
         return None
-    return None if name.split("/")[1].startswith("checkpoint-") or Path(name).exists() else name
+    return None if name.split("/")[1].startswith("checkpoint-") or os.path.exists(name) else name
 
 
 def refuse_two_models(folder: str | os.PathLike) -> None:

@@ -247,8 +247,8 @@ class SemanticIdCatalog:
         if wanted.dtype != self._ids.dtype:
             kind, other = ("str", "int") if self._ids.dtype == object else ("int", "str")
             raise UnknownItemError(
-                f"`item_ids` or a history must name items by {kind}, as this catalog does, got {other} such as "
-                f"{name_first(wanted[:1].tolist())}. Convert them first."
+                f"`item_ids` of this catalog are {kind}, got {other} such as {name_first(wanted[:1].tolist())}. "
+                "Convert them first."
             )
         if wanted.dtype == object:
             rows = np.fromiter((self._row_of.get(item, -1) for item in wanted), dtype=np.int64, count=len(wanted))

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -242,6 +243,22 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
     def forward(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:
         """The same as `encode`, for models that have no objective."""
         return self.encode(embeddings)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As that of all models.
+
+        Raises:
+            `ValueError`: if the weights are truncated.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights of `{pretrained_model_name_or_path}` are truncated or aren't safetensors: {error}. Save "
+                "the model again, or download it anew."
+            ) from error
 
     def push_to_hub(self, repo_id: str, **kwargs):
         """
