@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test style cards quality clean
+.PHONY: help demo test fuzz style cards quality clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: .venv/installed  ## Lint and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/installed  ## Damage many files of every kind, and count what is refused (minutes)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/bad_input --fuzz-examples 5000 --fuzz-results results/bad_input.json
 
 style: .venv/installed  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -16,6 +16,11 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-examples", type=int, help="mutated files to try of each kind; by default a fixed few")
+    parser.addoption("--fuzz-results", help="JSON file to write to how many were tried")
+
+
 def pytest_collection_finish():
     """`Trainer.train` collects garbage: what is imported by now needn't be looked through each time."""
     gc.collect()

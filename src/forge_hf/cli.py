@@ -27,7 +27,7 @@ def demo(
     output_dir: Annotated[Path, typer.Option(help="Folder for the retriever, pictures and results.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the market and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the market and of the training.")] = 0,
 ) -> None:
     """Run the whole road on a generated market, from embeddings to recommended titles."""
     from .demo import run_demo

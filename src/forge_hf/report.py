@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """What `forge-hf report` does: a catalog and files about its items -> metrics, a table, pictures."""
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ import pyarrow.compute as pc
 
 from .data import ItemEmbeddings, adjacent_pairs
 from .data.pairs import find_rows, like_ids, read_pairs, read_table, read_training_sequences
-from .errors import UnknownItemError
+from .errors import DuplicateItemError, UnknownItemError
 from .evaluation import plot_categories_by_first_code, plot_codebook_usage, plot_load_curves, plot_prefix_tree
-from .hub import write_folder, write_json
+from .hub import read_json, write_folder, write_json
 from .semantic_ids import SemanticIdCatalog, SemanticIdQuality, semantic_id_quality
 
 
@@ -110,14 +109,19 @@ def _of_catalog(pairs: Sequence[pa.Array], catalog: SemanticIdCatalog) -> np.nda
 def read_categories(path: str | os.PathLike, column: str, catalog: SemanticIdCatalog) -> dict[Any, str | None]:
     """The category of every item, by ids of the type of the catalog's."""
     if Path(path).suffix == ".json":
-        named = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(named, dict):
-            raise ValueError(f"`categories` {str(path)!r} must hold a JSON object from item id to category.")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"`categories` {str(path)!r} is not a file.")
+        named = read_json(path)
+        if not named:
+            raise ValueError(f"`categories` {str(path)!r} must hold a JSON object of categories by item id.")
         return dict(zip(like_ids(list(named), catalog.item_ids).to_pylist(), named.values(), strict=True))
     table = read_table(path, ["item_id", column])
     ids = like_ids(table["item_id"].combine_chunks(), catalog.item_ids).to_pylist()
     named = [None if category == "" else category for category in table[column].to_pylist()]
-    return dict(zip(ids, named, strict=True))
+    categories = dict(zip(ids, named, strict=True))
+    if len(categories) < len(ids):
+        raise DuplicateItemError(f"`categories` {str(path)!r} names {len(ids) - len(categories)} items again.")
+    return categories
 
 
 def format_quality(quality: SemanticIdQuality, catalog: SemanticIdCatalog) -> str:

@@ -152,7 +152,7 @@ def test_impossible_markets_are_refused(arguments):
 def test_bad_histories_are_refused(market):
     with pytest.raises(UnknownItemError, match="nowhere"):
         market.next_item_probabilities([["B000001", "nowhere"]])
-    with pytest.raises(InvalidSequencesError, match="row 1"):
+    with pytest.raises(InvalidSequencesError, match="rows 1"):
         market.next_item_probabilities([["B000001"], []])
     with pytest.raises(InvalidSequencesError, match="no rows"):
         market.best_possible_recall([], 10)

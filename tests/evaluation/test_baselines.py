@@ -106,7 +106,7 @@ def test_bad_input_is_refused():
     for baseline in baselines():
         with pytest.raises(UnknownItemError, match="nowhere"):
             baseline.rank([["i0"], ["nowhere"]])
-        with pytest.raises(InvalidSequencesError, match="row 1"):
+        with pytest.raises(InvalidSequencesError, match="rows 1"):
             baseline.rank([["i0"], []])
         with pytest.raises(ValueError, match="`top_k`"):
             baseline.rank([["i0"]], 0)

@@ -423,7 +423,7 @@ def test_refuses_bad_input(make_model, make_prompts, make_table):
         ({"num_beams": (3, 2)}, "each of 3 levels, got .3, 2."),
         ({"num_beams": (3, 0, 2)}, "at least 1"),
         ({"normalization": "softmax"}, "`normalization` must be one of .*'softmax'"),
-        ({"temperature": -1.0}, "`temperature` must be a number from 0 on.*-1.0"),
+        ({"temperature": -1.0}, "`temperature` must be at least 0, got -1.0"),
         ({"temperature": (1.0, None)}, "each of 3 levels"),
         ({"temperature": float("nan")}, "got nan"),
         ({"excluded_leaves": torch.tensor([1, 2])}, r"`excluded_leaves` must be pairs.*\(2,\)"),

@@ -192,5 +192,5 @@ def test_refuses_a_batch_without_any_legal_continuation():
         processor(torch.tensor([[8, 7]]), torch.zeros(1, 9))
     with pytest.raises(ValueError, match="`prompt_length` is 3"):
         SemanticIdLogitsProcessor(table, prompt_length=3)(torch.tensor([[8, 0]]), torch.zeros(1, 9))
-    with pytest.raises(ValueError, match="`prompt_length` must not be negative"):
+    with pytest.raises(ValueError, match="`prompt_length` must be at least 0"):
         SemanticIdLogitsProcessor(table, prompt_length=-1)

@@ -131,7 +131,7 @@ def test_refusals(world):
     with pytest.raises(ValueError, match="two different items"):
         semantic_id_quality(catalog, pairs=[["i1", "i1"]])
     for option in ({"num_neighbors": 0}, {"num_queries": -1}, {"ks": [0]}):
-        with pytest.raises(ValueError, match="must be positive"):
+        with pytest.raises(ValueError, match="must be at least 1"):
             semantic_id_quality(catalog, items, pairs, **option)
     with pytest.raises(ValueError, match="at most the 1 neighbours"):
         embedding_hit_rate(np.array([[0, 1]]), np.array([0]), np.array([[1]]), ks=[2])

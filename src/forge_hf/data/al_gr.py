@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
 
+from ..checks import check_dataset, check_type
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..hub.writing import write_then_rename
+from .damaged import refuse_damaged, refuse_null_lines
 from .exact_csv import TextBatch, read_header, read_texts, write_texts
 from .malformed import MalformedRows
 
@@ -102,6 +104,9 @@ def behavior_to_lists(batch: dict[str, list[str]]) -> dict[str, list[list[str]]]
     Returns:
         `dict[str, list[list[str]]]`: the columns `history`, oldest first, and `target`.
 
+    Raises:
+        [`InvalidSequencesError`]: if a column is missing, or holds something else than texts.
+
     Example:
 
     ```python
@@ -121,6 +126,12 @@ def behavior_to_lists(batch: dict[str, list[str]]) -> dict[str, list[list[str]]]
     ... )  # doctest: +SKIP
     ```
     """
+    for name in _BEHAVIOR:
+        if name not in batch or not set(map(type, batch[name])) <= {str, type(None)}:
+            raise InvalidSequencesError(
+                f"`batch` must have the columns {_BEHAVIOR}, of texts, got {name!r} "
+                f"{'of other values: read CSV without guessing types' if name in batch else 'missing'}."
+            )
     histories, targets = ([(text or "").split(";") for text in batch[name]] for name in _BEHAVIOR)
     return {
         "history": [items[::-1] if all(items) else [] for items in histories],
@@ -139,22 +150,24 @@ def write_origin_behavior(dataset: Dataset, path: str | os.PathLike) -> None:
             The CSV file to write.
 
     Raises:
-        [`InvalidSequencesError`]: if a column is missing, a list is empty, or an id is empty or has a `;` in it.
+        [`InvalidSequencesError`]: if a column is missing, a list is empty, or an id is missing, empty, has a `;` or a
+            line end in it, or isn't Unicode.
     """
+    check_dataset("dataset", dataset)
     missing = [name for name in ("history", "target") if name not in dataset.column_names]
     if missing:
         raise InvalidSequencesError(f"`dataset` lacks the columns {missing}; it has {dataset.column_names}.")
 
     def join(items: Any) -> str:
-        items = [str(item) for item in (items if isinstance(items, list) else [items])]
+        items = ["" if item is None else str(item) for item in (items if isinstance(items, list) else [items])]
         if not items or not all(items) or any(";" in item for item in items):
             raise InvalidSequencesError(
                 f"`dataset` must hold lists of item ids that are neither empty nor have a ';' in them, got {items}."
             )
         return ";".join(items)
 
-    def join_reversed(items: list) -> str:
-        return join(items[::-1])
+    def join_reversed(items: Any) -> str:
+        return join(items[::-1] if isinstance(items, list) else items)
 
     batches = dataset.select_columns(["history", "target"]).iter(WRITE_BATCH_SIZE)
     rows = (zip(map(join_reversed, batch["history"]), map(join, batch["target"]), strict=True) for batch in batches)
@@ -180,7 +193,8 @@ def read_text_rows(path: str | os.PathLike, streaming: bool = False) -> Dataset 
 
     Raises:
         `FileNotFoundError`: if there is no such file.
-        [`CorruptFileError`]: if it lacks a column.
+        [`CorruptFileError`]: if it lacks a column, or isn't CSV or JSON lines in UTF-8. Of a stream, the first rows
+            are looked at; what `datasets` raises on later ones comes out as it is.
 
     Example:
 
@@ -202,7 +216,10 @@ def read_text_rows(path: str | os.PathLike, streaming: bool = False) -> Dataset 
         )
     options: dict[str, Any] = {"data_files": path, "split": "train", "streaming": streaming}
     if ".json" in Path(path).name:
-        return normalize_text_rows(load_dataset("json", **options))
+        if Path(path).suffix in (".json", ".jsonl") and "://" not in path:
+            refuse_null_lines(Path(path))
+        with refuse_damaged(path):
+            return normalize_text_rows(load_dataset("json", **options))
     header, delimiter = read_header(path, "\t"), "\t"
     if len(header) == 1:
         header, delimiter = read_header(path), ","
@@ -211,7 +228,8 @@ def read_text_rows(path: str | os.PathLike, streaming: bool = False) -> Dataset 
     options = {"paths": [path], "header": tuple(header), "delimiter": delimiter, "version": version}
     features = Features(dict.fromkeys(header, Value("string")))
     if not streaming:
-        return normalize_text_rows(Dataset.from_generator(_read_text_rows, features, gen_kwargs=options))
+        with refuse_damaged(path):
+            return normalize_text_rows(Dataset.from_generator(_read_text_rows, features, gen_kwargs=options))
     # A stream makes a table of each single value of a generator: some 100 microseconds.
     blocks = IterableDataset.from_generator(
         _read_text_blocks, Features(dict.fromkeys(header, List(Value("string")))), gen_kwargs=options
@@ -245,6 +263,7 @@ def normalize_text_rows(dataset: Dataset | IterableDataset) -> Dataset | Iterabl
     {'system': 'Predict.', 'user': 'C1C6', 'answer': 'C0C5'}
     ```
     """
+    check_type("dataset", dataset, Dataset, IterableDataset)
     names = dataset.column_names or list(next(iter(dataset), {}))  # a stream may not know them before its first row
     found = {
         column: next((name for name in (column, other) if name in names), None)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..errors import CorruptFileError, InvalidEmbeddingsError
+from ..checks import check_type
+from ..errors import CorruptFileError, DuplicateItemError, InvalidEmbeddingsError
 from ..hub.writing import lock_file, write_then_rename
 from .embeddings import READ_BATCH_SIZE, ItemEmbeddings
 from .object_array import read_object_array
@@ -150,6 +151,7 @@ def write_reconstruction_archive(items: ItemEmbeddings, path: str | os.PathLike)
         path (`str` or `os.PathLike`):
             The `.npz` file to write.
     """
+    check_type("items", items, ItemEmbeddings)
     _write(Path(path), items, {"ids": _id_array(items.item_ids)})
 
 
@@ -166,10 +168,11 @@ def write_contrastive_archive(pairs: ItemPairs, path: str | os.PathLike) -> None
         path (`str` or `os.PathLike`):
             The `.npz` file to write.
     """
+    check_type("pairs", pairs, ItemPairs)
     ids = _id_array(pairs.items.item_ids)
     row_of = np.array(dict(zip(ids.tolist(), range(len(ids)), strict=True)), dtype=object)
     if len(row_of.item()) != len(ids):
-        raise ValueError("Item ids must be unique: the archive has a dictionary of them.")
+        raise DuplicateItemError("`pairs` must be of items with unique ids: the archive has a dictionary of them.")
     _write(Path(path), pairs.items, {"itemEncID": row_of, "pairs": ids[pairs.rows]})
 
 
@@ -318,9 +321,9 @@ def _read_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype, int]:
 def _id_array(item_ids: Sequence[str] | Sequence[int]) -> np.ndarray:
     ids = np.array(item_ids)
     if ids.dtype.kind not in "iuU" or len(set(map(type, item_ids))) > 1:
-        raise ValueError("Item ids must be all `str` or all `int`.")
+        raise ValueError("`item_ids` must be all `str` or all `int`.")
     if ids.dtype.kind == "U" and any("\0" in item for item in item_ids):
-        raise ValueError("Item ids with a NUL character can't stand in an array of numpy's.")
+        raise ValueError("`item_ids` must have no NUL character: an array of numpy's can't hold one.")
     return ids
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..checks import check_type
 from ..errors import InvalidEmbeddingsError
 from ..hub.writing import write_then_rename
 from .embeddings import ItemEmbeddings
@@ -105,12 +106,22 @@ def write_item_embeddings(items: ItemEmbeddings, path: str | os.PathLike, id_col
             The CSV file to write.
         id_column (`str`, *optional*, defaults to `"base62_string"`):
             Name of the column of ids.
+
+    Raises:
+        [`InvalidEmbeddingsError`]: if a vector isn't finite: the reader would leave it out.
+        `ValueError`: if an id is empty, has a line end in it, or isn't Unicode.
     """
+    check_type("items", items, ItemEmbeddings)
 
     def batches() -> Iterator[Iterator[tuple[str | int, str]]]:
         start = 0
         for batch in items.batches(WRITE_BATCH_SIZE):
             table = batch.numpy().astype("<f4", copy=False)
+            if not np.isfinite(table).all():
+                raise InvalidEmbeddingsError(
+                    f"`items` has NaN or infinite values in the rows {start} to {start + len(table) - 1}. "
+                    "`items.validate()` says which."
+                )
             ids = items.item_ids[start : start + len(table)]
             start += len(table)
             yield ((item, base64.b64encode(row).decode()) for item, row in zip(ids, table, strict=True))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from ..checks import check_dataset
 from ..errors import CorruptFileError, InvalidCodesError
 from .exact_csv import read_header, read_texts, write_texts
 from .malformed import MalformedRows
@@ -113,6 +114,7 @@ def write_item_sids(dataset: Dataset, path: str | os.PathLike, id_column: str = 
 
     Raises:
         [`InvalidCodesError`]: if a column is missing.
+        `ValueError`: if an id is missing or empty, has a line end in it, or isn't Unicode.
 
     Example:
 
@@ -148,7 +150,7 @@ def write_inferred_sids(dataset: Dataset, path: str | os.PathLike) -> None:
             The CSV file to write, with the columns `item_id` and `SID`.
 
     Raises:
-        [`InvalidCodesError`]: if a column is missing.
+        [`InvalidCodesError`], `ValueError`: as [`write_item_sids`].
     """
     levels = _levels(dataset)
     rows = (
@@ -176,6 +178,7 @@ def _codes(texts: list[pa.ChunkedArray]) -> tuple[list[pa.ChunkedArray], np.ndar
 
 
 def _levels(dataset: Dataset) -> list[str]:
+    check_dataset("dataset", dataset)
     levels = sorted(filter(_LEVEL.fullmatch, dataset.column_names), key=lambda name: int(name[len("codebook_lv") :]))
     if "item_id" not in dataset.column_names or not levels:
         raise InvalidCodesError(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from filelock import FileLock
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from ..checks import check_dataset, check_integer, check_type, shorten
 from ..errors import DuplicateItemError, InvalidEmbeddingsError
 
 
@@ -35,7 +37,9 @@ class ItemEmbeddings(Dataset):
             The id of each row, kept as given.
 
     Raises:
-        [`InvalidEmbeddingsError`]: if `embeddings` doesn't have two dimensions or `item_ids` another length.
+        [`InvalidEmbeddingsError`]: if `embeddings` doesn't have two dimensions or real numbers, or `item_ids` has
+            another length.
+        `TypeError`: if `embeddings` has no shape, or `item_ids` isn't a sequence of ids.
 
     Example:
 
@@ -53,12 +57,19 @@ class ItemEmbeddings(Dataset):
     """
 
     def __init__(self, embeddings: Any, item_ids: Sequence[str | int] | None = None):
+        if not isinstance(getattr(embeddings, "shape", None), tuple):
+            raise TypeError(f"`embeddings` must be a tensor or an array, got {type(embeddings).__name__}.")
         if len(embeddings.shape) != 2:
             raise InvalidEmbeddingsError(
                 f"`embeddings` must have shape (num_items, dim), but has shape {tuple(embeddings.shape)}."
             )
         if item_ids is None:
             item_ids = range(len(embeddings))
+        check_type("item_ids", item_ids, Sequence, np.ndarray)
+        if isinstance(item_ids, str):
+            raise TypeError(f"`item_ids` must be a sequence of ids, got the single id {shorten(item_ids)}.")
+        if not _is_real(getattr(embeddings, "dtype", None)):
+            raise InvalidEmbeddingsError(f"`embeddings` must hold real numbers, but is {embeddings.dtype}.")
         if len(item_ids) != len(embeddings):
             raise InvalidEmbeddingsError(
                 f"`item_ids` must name each of the {len(embeddings)} rows, but has {len(item_ids)} ids."
@@ -108,17 +119,20 @@ class ItemEmbeddings(Dataset):
         from datasets import Dataset as ArrowDataset
         from datasets import load_from_disk
 
-        if path.is_dir():
-            dataset = load_from_disk(str(path))
-        elif path.suffix == ".arrow":
-            dataset = ArrowDataset.from_file(str(path))
-        elif path.suffix == ".parquet":
-            dataset = ArrowDataset.from_parquet(str(path))
-        else:
+        from .damaged import refuse_damaged
+
+        if path.suffix not in (".arrow", ".parquet") and not path.is_dir():
             raise InvalidEmbeddingsError(
                 "`path` must be a .safetensors, .npy, .parquet, .arrow, .npz or .csv file or a saved dataset, "
                 f"but is {str(path)!r}."
             )
+        with refuse_damaged(path, InvalidEmbeddingsError):
+            if path.is_dir():
+                dataset = load_from_disk(str(path))
+            elif path.suffix == ".arrow":
+                dataset = ArrowDataset.from_file(str(path))
+            else:
+                dataset = ArrowDataset.from_parquet(str(path))
         items = cls.from_dataset(dataset)
         return items if item_ids is None else cls(items._table, item_ids)
 
@@ -138,12 +152,17 @@ class ItemEmbeddings(Dataset):
                 Column of vectors, lists of equally many numbers.
 
         Raises:
-            [`InvalidEmbeddingsError`]: if there is no embedding column.
+            [`InvalidEmbeddingsError`]: if there is no embedding column, or it doesn't hold vectors.
         """
+        check_dataset("dataset", dataset)
         if embedding_column not in dataset.column_names:
             raise InvalidEmbeddingsError(
                 f"`embedding_column` {embedding_column!r} is not a column; the dataset has {dataset.column_names}."
             )
+        kind = dataset.features.arrow_schema.field(embedding_column).type
+        width = getattr(kind, "value_type", None)
+        if width is None or not (pa.types.is_floating(width) or pa.types.is_integer(width)):
+            raise InvalidEmbeddingsError(f"`embedding_column` {embedding_column!r} must hold vectors, but is {kind}.")
         item_ids = dataset[id_column][:] if id_column in dataset.column_names else None
         return cls(_ArrowTable(dataset, embedding_column), item_ids)
 
@@ -310,6 +329,7 @@ class ItemEmbeddings(Dataset):
 
     def batches(self, batch_size: int = READ_BATCH_SIZE) -> Iterator[torch.Tensor]:
         """All embeddings in order, as float32 tensors of shape `(batch_size, dim)`; the last may be shorter."""
+        check_integer("batch_size", batch_size)
         for start in range(0, len(self), batch_size):
             yield self._read(slice(start, min(start + batch_size, len(self))))
 
@@ -329,6 +349,7 @@ class ItemEmbeddings(Dataset):
             [`InvalidEmbeddingsError`]: if there are no items, the width is another, rows differ in width, or rows have
                 NaN or infinite values (the message gives the rows).
             [`DuplicateItemError`]: if an item id occurs twice.
+            `TypeError`: if an item id is neither `str` nor `int`.
         """
         if len(self) == 0 or self.dim == 0:
             raise InvalidEmbeddingsError(f"`embeddings` is empty: its shape is ({len(self)}, {self.dim}).")
@@ -351,7 +372,12 @@ class ItemEmbeddings(Dataset):
         return self
 
     def _check_ids(self) -> None:
-        if isinstance(self.item_ids, range) or len(set(self.item_ids)) == len(self):
+        if isinstance(self.item_ids, range):
+            return
+        others = [kind for kind in set(map(type, self.item_ids)) if not issubclass(kind, str | int | np.integer)]
+        if others:
+            raise TypeError(f"`item_ids` must be `str` or `int`, got {sorted(kind.__name__ for kind in others)}.")
+        if len(set(self.item_ids)) == len(self):
             return
         seen, twice = set(), []
         for item_id in self.item_ids:
@@ -371,6 +397,12 @@ class ItemEmbeddings(Dataset):
         if isinstance(values, torch.Tensor):
             return values.to("cpu", torch.float32, copy=True)
         return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def _is_real(dtype: Any) -> bool:
+    if isinstance(dtype, torch.dtype):
+        return not dtype.is_complex and dtype != torch.bool
+    return dtype is None or np.dtype(dtype).kind in "fiu"
 
 
 @contextmanager
@@ -411,7 +443,8 @@ class _MappedTable:
 
     def __init__(self, open_table: Callable[[], np.ndarray | torch.Tensor]):
         self._open_table = open_table
-        self.shape = tuple(open_table().shape)
+        table = open_table()
+        self.shape, self.dtype = tuple(table.shape), table.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -443,7 +476,8 @@ class _ArrowTable:
     def __init__(self, dataset: Any, column: str):
         self._dataset = dataset.select_columns([column]).with_format("arrow")
         self._column = column
-        self.shape = (len(dataset), len(dataset[0][column]) if len(dataset) else 0)
+        first = dataset[0][column] if len(dataset) else None
+        self.shape = (len(dataset), 0 if first is None else len(first))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -464,10 +498,9 @@ class _ArrowTable:
 
 
 def _open_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InvalidEmbeddingsError(f"{str(path)!r} is not a plain .npy array: {error}") from error
+    from .damaged import open_npy
+
+    return open_npy(path, InvalidEmbeddingsError)
 
 
 def _open_safetensors(path: Path, key: str) -> torch.Tensor:
@@ -480,5 +513,5 @@ def _open_safetensors(path: Path, key: str) -> torch.Tensor:
                     f"`key` {key!r} is not in {str(path)!r}, which has {sorted(file.keys())}."
                 )
             return file.get_tensor(key)  # a view of the memory map, not a copy
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InvalidEmbeddingsError(f"{str(path)!r} is damaged or not a safetensors file: {error}") from error

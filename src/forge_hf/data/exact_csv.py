@@ -7,6 +7,7 @@ possible in base 62, nothing at all.
 """
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 from tqdm.auto import tqdm
 
+from ..checks import shorten
 from ..errors import CorruptFileError
 from ..hub.writing import write_then_rename
 from .malformed import MalformedRows
@@ -169,15 +171,27 @@ def write_texts(path: Path, header: Sequence[str], batches: Iterable[Iterable[Se
         header (`Sequence[str]`):
             Names of the columns.
         batches (`Iterable[Iterable[Sequence]]`):
-            Rows of values, in batches.
+            Rows of values, in batches; the first of a row is never empty.
+
+    Raises:
+        `ValueError`: if a value couldn't be read back: it has a line end in it, isn't Unicode, or is the first of its
+            row and empty.
     """
 
     def write(temporary: Path) -> None:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for batch in batches:
-                writer.writerows(batch)
+            csv.writer(file).writerow(header)
+            for rows in map(list, batches):
+                text = io.StringIO(newline="")
+                csv.writer(text).writerows(rows)
+                lines = text.getvalue()
+                # One line a row, and none that begins with an empty value.
+                if not lines.count("\n") == lines.count("\r") == len(rows) or "\n," in f"\n{lines}":
+                    raise ValueError(f"`{header[0]}` and the other columns {_unreadable(rows)}")
+                try:
+                    file.write(lines)
+                except UnicodeEncodeError as error:
+                    raise ValueError(f"`{header[0]}` and the other columns must be Unicode: {error}.") from error
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_then_rename(path, write)
@@ -194,3 +208,13 @@ def _all_equal(table: pa.Table, values: Sequence[str]) -> np.ndarray:
     for column, value in zip(table.columns, values, strict=True):
         equal &= pc.equal(column, value).to_numpy()
     return equal
+
+
+def _unreadable(rows: Sequence[Sequence[Any]]) -> str:
+    """What is wrong with the first row that couldn't be read back."""
+    for row in rows:
+        if row[0] in ("", None):
+            return f"must not begin with an empty value, got {shorten(row)}."
+        if any(end in str(value) for value in row for end in "\r\n"):
+            return f"must have no line ends, got {shorten(row)}."
+    return "can't be written as one line a row."

@@ -4,6 +4,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 
+from ..checks import check_integer, check_number
 from ..errors import MalformedRowsError
 
 
@@ -43,10 +44,9 @@ class MalformedRows:
     """
 
     def __init__(self, max_rate: float = 0.01, min_rows: int = 1000, source: str = "the rows", num_shown: int = 5):
-        if not 0 <= max_rate <= 1:
-            raise ValueError(f"`max_rate` must be between 0 and 1, got {max_rate}.")
-        if min_rows < 0 or num_shown < 1:
-            raise ValueError(f"`min_rows` can't be negative nor `num_shown` below 1, got {min_rows} and {num_shown}.")
+        check_number("max_rate", max_rate, 0, 1)
+        check_integer("min_rows", min_rows, 0)
+        check_integer("num_shown", num_shown)
         self.max_rate = max_rate
         self.min_rows = min_rows
         self.source = source

@@ -14,8 +14,10 @@ import torch
 from datasets import Dataset as ArrowDataset
 from torch.utils.data import Dataset
 
-from ..errors import UnknownItemError
+from ..checks import check_type
+from ..errors import CorruptFileError, UnknownItemError
 from .al_gr import read_origin_behavior
+from .damaged import open_npy
 from .embeddings import ItemEmbeddings, locked_cache_file
 from .exact_csv import read_header, read_texts
 from .malformed import MalformedRows
@@ -43,7 +45,7 @@ class ItemPairs(Dataset):
     Raises:
         [`UnknownItemError`]: if a pair names an item that isn't in `items` (the message gives the first few).
         `ValueError`: if `pairs` isn't of shape `(num_pairs, 2)`, or holds no pair of two items.
-        `TypeError`: if ids are neither all strings nor all integers.
+        `TypeError`: if ids are neither all strings nor all integers, or `items` aren't [`ItemEmbeddings`].
 
     Example:
 
@@ -61,7 +63,10 @@ class ItemPairs(Dataset):
     """
 
     def __init__(self, items: ItemEmbeddings, pairs: Any):
-        ids = pairs.numpy(force=True) if isinstance(pairs, torch.Tensor) else np.asarray(pairs)
+        check_type("items", items, ItemEmbeddings)
+        ids = pairs.numpy(force=True) if isinstance(pairs, torch.Tensor) else pairs
+        # As objects, ids of a list stay what they are: `[["a", 1]]` isn't made texts, nor a ragged list an error.
+        ids = ids if isinstance(ids, np.ndarray) else np.array(ids, dtype=object)
         _check_shape(ids)
         self._set(items, rows_of(items, ids.reshape(-1)).reshape(-1, 2))
 
@@ -79,8 +84,10 @@ class ItemPairs(Dataset):
         Raises:
             `IndexError`: if a row lies outside `items`.
         """
-        rows = rows.numpy(force=True) if isinstance(rows, torch.Tensor) else np.asarray(rows)
-        _check_shape(rows)
+        check_type("items", items, ItemEmbeddings)
+        rows = rows.numpy(force=True) if isinstance(rows, torch.Tensor) else rows
+        _check_shape(rows if isinstance(rows, np.ndarray) else np.array(rows, dtype=object))
+        rows = np.asarray(rows)
         if not np.issubdtype(rows.dtype, np.integer):
             raise TypeError(f"`rows` must be integers, but is {rows.dtype}.")
         if rows.min() < 0 or rows.max() >= len(items):
@@ -131,10 +138,12 @@ class ItemPairs(Dataset):
 
         Raises:
             `FileNotFoundError`: if there is no such file.
+            [`CorruptFileError`]: if it is damaged.
             [`UnknownItemError`]: if a pair names an item that isn't in `items`.
             [`MalformedRowsError`]: if too many rows of a CSV file are malformed.
             `ValueError`: if it has more or fewer columns than two, or an id is missing.
         """
+        check_type("items", items, ItemEmbeddings)
         if Path(path).suffix == ".npz":
             return _open_archive(Path(path))
         rows = [rows_of(items, column) for column in read_pairs(path, items.item_ids)]
@@ -182,7 +191,9 @@ def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int])
     """
     path = Path(path)
     if path.suffix == ".npy":
-        pairs = np.load(path, mmap_mode="r", allow_pickle=False)
+        pairs = open_npy(path)
+        if pairs.dtype.kind not in "iuU":
+            raise CorruptFileError(f"{str(path)!r} must hold an array of item ids, texts or integers.")
         _check_shape(pairs)
         columns = [pa.array(column) for column in pairs.T]
     elif path.suffix == ".npz":
@@ -306,11 +317,11 @@ def _id_array(ids: Any) -> pa.Array:
     try:
         array = ids if isinstance(ids, pa.Array) else pa.array(ids)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TypeError(f"Item ids must be all strings or all integers: {error}") from error
+        raise TypeError(f"Item ids of `pairs` and `items` must be all strings or all integers: {error}") from error
     if array.null_count or not (pa.types.is_integer(array.type) or _is_text(array.type)):
         raise TypeError(
-            f"Item ids must be strings or integers, none missing; got the type {array.type} and {array.null_count} "
-            "missing ones."
+            f"Item ids of `pairs` and `items` must be strings or integers, none missing; got the type {array.type} "
+            f"and {array.null_count} missing ones."
         )
     return array.cast(pa.int64() if pa.types.is_integer(array.type) else pa.large_string())
 

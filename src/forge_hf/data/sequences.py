@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
+from ..checks import check_dataset, check_integer
 from ..errors import InvalidSequencesError
+from .damaged import refuse_damaged, refuse_null_lines
 
 
 __all__ = ["adjacent_pairs", "items_by_user", "leave_one_out", "read_sequences"]
@@ -39,6 +41,7 @@ def read_sequences(path: str | os.PathLike) -> Dataset:
     Raises:
         [`InvalidSequencesError`]: if there is no sequence, a line has no items (named by its number), ids are missing
             or neither integers nor strings, or a user occurs more than once.
+        [`CorruptFileError`]: if it can't be read as what its name says.
         `FileNotFoundError`: if there is no such file.
 
     Example:
@@ -81,7 +84,7 @@ def leave_one_out(sequences: Dataset, min_length: int = 3) -> DatasetDict:
         `target`), rows aligned over the three.
 
     Raises:
-        [`InvalidSequencesError`]: if there is no sequence, or every one is shorter than `min_length`.
+        [`InvalidSequencesError`]: if there is no sequence, all are shorter than `min_length`, or an id is missing.
 
     Example:
 
@@ -96,8 +99,7 @@ def leave_one_out(sequences: Dataset, min_length: int = 3) -> DatasetDict:
     {'user_id': 7, 'history': [1, 2, 3], 'target': 4}
     ```
     """
-    if min_length < 3:
-        raise ValueError(f"`min_length` must be at least 3 (an item each to train, validate, test), got {min_length}.")
+    check_integer("min_length", min_length, 3)  # an item each to train, validate, test
     users, items = _columns(sequences, "`sequences`")
     if len(users) == 0:
         raise InvalidSequencesError("`sequences` has no rows. Pass at least one user's sequence.")
@@ -175,6 +177,8 @@ def _cut(items: pa.ListArray, last: int) -> tuple[pa.ListArray, pa.Array]:
 
 
 def _read_text(path: Path) -> tuple[pa.Array, pa.LargeListArray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no sequence file {path}.")
     try:
         lines = path.read_text(encoding="utf-8").rstrip().split("\n")
     except UnicodeDecodeError as error:
@@ -198,12 +202,16 @@ def _read_text(path: Path) -> tuple[pa.Array, pa.LargeListArray]:
 
 def _load(path: Path) -> Dataset:
     if path.is_dir():
-        return load_from_disk(str(path))
+        with refuse_damaged(path):
+            return load_from_disk(str(path))
     if path.suffix in _BUILDERS:
         if not path.is_file():
             raise FileNotFoundError(f"There is no sequence file {path}.")
+        if path.suffix in (".json", ".jsonl"):
+            refuse_null_lines(path)
         options = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        return load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
+        with refuse_damaged(path):
+            return load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **options)
     if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", path.as_posix()):
         kinds = ", ".join([".txt", *_BUILDERS])
         raise FileNotFoundError(f"{path} is no sequence file ({kinds}), no saved dataset and no dataset name.")
@@ -212,6 +220,7 @@ def _load(path: Path) -> Dataset:
 
 def _columns(dataset: Dataset, name: str) -> tuple[pa.Array, pa.LargeListArray]:
     """The columns `user_id` and `items` as Arrow arrays; a text column of items is split at white space."""
+    check_dataset(name.strip("`"), dataset)
     missing = {"user_id", "items"}.difference(dataset.column_names)
     if missing:
         raise InvalidSequencesError(
@@ -229,6 +238,8 @@ def _columns(dataset: Dataset, name: str) -> tuple[pa.Array, pa.LargeListArray]:
     if not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type)):
         raise InvalidSequencesError(f"{name}: `items` must be lists of item ids, got the type {items.type}.")
     items = items.cast(pa.large_list(items.type.value_type))
+    if items.flatten().null_count:
+        raise InvalidSequencesError(f"{name}: `items` holds {items.flatten().null_count} ids that are missing.")
     return users, _list_array(np.asarray(items.offsets) - items.offsets[0].as_py(), items.flatten())
 
 

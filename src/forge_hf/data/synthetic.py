@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset
 
+from ..checks import check_histories, check_integer
 from ..errors import InvalidSequencesError, UnknownItemError
 
 
@@ -113,12 +114,12 @@ class SyntheticMarket:
         max_length: int = 20,
         seed: int = 0,
     ):
-        if not 1 <= min_length <= max_length:
-            raise ValueError(f"`min_length` must be between 1 and `max_length`, got {min_length} and {max_length}.")
-        if num_items < 2 * max_length:
-            raise ValueError(f"`num_items` must be at least 2 * `max_length` = {2 * max_length}, got {num_items}.")
-        if num_users < 1 or embedding_dim < 1:
-            raise ValueError(f"`num_users` and `embedding_dim` must be positive, got {num_users} and {embedding_dim}.")
+        check_integer("max_length", max_length)
+        check_integer("min_length", min_length, 1, max_length)
+        check_integer("num_items", num_items, 2 * max_length)
+        check_integer("num_users", num_users)
+        check_integer("embedding_dim", embedding_dim)
+        check_integer("seed", seed, 0)
         self.num_items = num_items
         self.num_users = num_users
         # One stream a part: more users don't change the items.
@@ -150,13 +151,12 @@ class SyntheticMarket:
             [`UnknownItemError`]: if a history names an item that isn't of this market.
             [`InvalidSequencesError`]: if a history is empty.
         """
+        check_histories(histories)
         flat = [item for history in histories for item in history]
         unknown = [item for item in dict.fromkeys(flat) if item not in self._row_of]
         if unknown:
             raise UnknownItemError(f"`histories` name {len(unknown)} items that aren't of this market: {unknown[:5]}.")
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-        if (lengths == 0).any():
-            raise InvalidSequencesError(f"`histories` has an empty history in row {np.flatnonzero(lengths == 0)[0]}.")
         seen = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
         probabilities = self._law[self._cells[seen[np.cumsum(lengths) - 1]]]
         probabilities[np.repeat(np.arange(len(histories)), lengths), seen] = 0
@@ -168,17 +168,17 @@ class SyntheticMarket:
         of the `k` largest probabilities. (Items of the history have probability 0, so whether they are ruled out makes
         no difference to it.)
         """
+        check_integer("k", k, 1, self.num_items)
         return self._best_possible(histories, np.ones(k))
 
     def best_possible_ndcg(self, histories: Sequence[Sequence[str]], k: int) -> float:
         """Expected NDCG@k of the ranker of [`~SyntheticMarket.best_possible_recall`], one true item a history."""
+        check_integer("k", k, 1, self.num_items)
         return self._best_possible(histories, 1 / np.log2(np.arange(k) + 2))
 
     def _best_possible(self, histories: Sequence[Sequence[str]], gains: np.ndarray) -> float:
         if len(histories) == 0:
             raise InvalidSequencesError("`histories` has no rows.")
-        if not 1 <= len(gains) <= self.num_items:
-            raise ValueError(f"`k` must be between 1 and the number of items, {self.num_items}, got {len(gains)}.")
         total = 0.0
         for start in range(0, len(histories), 1024):
             probabilities = self.next_item_probabilities(histories[start : start + 1024])

@@ -2,12 +2,13 @@
 """What a retriever has to beat: random items, popular items, and the nearest neighbours of the last item."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from ..checks import check_histories, check_integer
 from ..data.embeddings import ItemEmbeddings
-from ..errors import DuplicateItemError, InvalidSequencesError, UnknownItemError, UnsatisfiableRequestError
+from ..errors import DuplicateItemError, UnknownItemError, UnsatisfiableRequestError
 
 
 __all__ = ["Baseline", "NearestNeighborsBaseline", "PopularityBaseline", "RandomBaseline"]
@@ -25,7 +26,11 @@ class Baseline(ABC):
     """
 
     def __init__(self, item_ids: Sequence):
+        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
+            raise TypeError(f"`item_ids` must be a sequence of ids, got {item_ids!r}.")
         self.item_ids = list(item_ids)
+        if others := [item for item in self.item_ids if not isinstance(item, Hashable)]:
+            raise TypeError(f"`item_ids` must be `str` or `int`, got {others[:5]}.")
         self._row_of = {item: row for row, item in enumerate(self.item_ids)}
         if len(self._row_of) < len(self.item_ids):
             raise DuplicateItemError(f"`item_ids` has {len(self.item_ids) - len(self._row_of)} repeated ids.")
@@ -50,15 +55,13 @@ class Baseline(ABC):
             [`InvalidSequencesError`]: if a history is empty.
             [`UnsatisfiableRequestError`]: if there aren't `top_k` items left to rank for some row.
         """
+        check_integer("top_k", top_k)
+        check_histories(histories)
         flat = [item for history in histories for item in history]
         unknown = [item for item in dict.fromkeys(flat) if item not in self._row_of]
         if unknown:
             raise UnknownItemError(f"`histories` name {len(unknown)} items without a row here: {unknown[:5]}.")
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-        if (lengths == 0).any():
-            raise InvalidSequencesError(f"`histories` has an empty history in row {np.flatnonzero(lengths == 0)[0]}.")
-        if top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
         num_rows, num_items = len(histories), len(self.item_ids)
         items = np.fromiter(map(self._row_of.__getitem__, flat), np.int64, len(flat))
         last_items = items[np.cumsum(lengths) - 1]
@@ -115,6 +118,7 @@ class RandomBaseline(Baseline):
 
     def __init__(self, item_ids: Sequence, seed: int = 0):
         super().__init__(item_ids)
+        check_integer("seed", seed, 0)
         self.seed = seed
 
     def _candidates(self, last_items: np.ndarray, width: int, batch: int) -> np.ndarray:
@@ -158,6 +162,7 @@ class PopularityBaseline(Baseline):
 
     def __init__(self, item_ids: Sequence, sequences: Sequence[Sequence]):
         super().__init__(item_ids)
+        check_histories(sequences, "sequences")
         flat = [item for sequence in sequences for item in sequence]
         unknown = [item for item in dict.fromkeys(flat) if item not in self._row_of]
         if unknown:

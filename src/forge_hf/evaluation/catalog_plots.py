@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..checks import check_integer, check_type
 from ..semantic_ids.catalog import SemanticIdCatalog
 from ..semantic_ids.quality import gini, prefix_groups
 from .plots import BLUE, GREY, ORANGE, PALETTE, category_labels, save_figure
@@ -45,6 +46,7 @@ def plot_load_curves(catalog: SemanticIdCatalog, path: str | os.PathLike) -> Non
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    check_type("catalog", catalog, SemanticIdCatalog)
     curves = _load_curves(catalog)
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -132,6 +134,8 @@ def plot_prefix_tree(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+    check_type("catalog", catalog, SemanticIdCatalog)
+    check_integer("max_categories", max_categories)
     codes = catalog.original_codes[:, :2]
     groups = prefix_groups(codes)
     legend = []

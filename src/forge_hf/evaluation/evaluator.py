@@ -11,6 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_dataset, check_integer, check_integers, check_type
 from ..errors import InvalidSequencesError, UnsatisfiableRequestError
 from ..generation import PrefixTable
 from ..generation.retrieval import rank_catalog, retrieve
@@ -96,9 +97,9 @@ class RetrievalEvaluator:
         max_history: int | None = None,
         show_progress: bool = True,
     ):
-        self.ks = _check_ks(ks)
-        if num_beams < self.ks[-1]:
-            raise ValueError(f"`num_beams` must be at least the largest of `ks`, {self.ks[-1]}, got {num_beams}.")
+        check_type("catalog", catalog, SemanticIdCatalog)
+        self.ks = check_ks(ks, num_beams)
+        check_integer("batch_size", batch_size)
         self.catalog = catalog
         self.exclude_history = exclude_history
         self.num_beams = num_beams
@@ -249,7 +250,7 @@ def evaluate_rankings(
     1.0
     ```
     """
-    ks = _check_ks(ks)
+    ks = check_ks(ks)
     _, targets = _read(dataset)
     readings = {"": rankings} if unmasked_rankings is None else {"": rankings, "unmasked_": unmasked_rankings}
     scores = {}
@@ -275,6 +276,7 @@ def _named(prefix: str, values: list[float], ks: tuple[int, ...]) -> dict[str, f
 
 def _read(dataset: Dataset) -> tuple[list[list], list[list]]:
     """Histories and targets, both as lists a row."""
+    check_dataset("dataset", dataset)
     missing = {"history", "target"}.difference(dataset.column_names)
     if missing:
         raise InvalidSequencesError(
@@ -284,6 +286,7 @@ def _read(dataset: Dataset) -> tuple[list[list], list[list]]:
         raise InvalidSequencesError("`dataset` has no rows.")
     dataset = dataset.with_format(None)
     histories, targets = dataset["history"][:], dataset["target"][:]
+    histories = [history if isinstance(history, list) else [] for history in histories]
     targets = [target if isinstance(target, list) else [target] for target in targets]
     for name, lists in (("history", histories), ("target", targets)):
         empty = [row for row, items in enumerate(lists) if not items or None in items]
@@ -300,10 +303,15 @@ def _pad(values: torch.Tensor, lists: list[list]) -> torch.Tensor:
     return padded
 
 
-def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    if not ks or min(ks) < 1:
-        raise ValueError(f"`ks` must be one or more positive numbers, got {ks}.")
-    return tuple(sorted(set(ks)))
+def check_ks(ks: Sequence[int], num_beams: int | None = None) -> tuple[int, ...]:
+    """Lengths of lists in order, if they are some, and the beams are enough for them."""
+    check_integers("ks", ks)
+    ks = tuple(sorted(set(ks)))
+    if num_beams is not None:
+        check_integer("num_beams", num_beams)
+        if num_beams < ks[-1]:
+            raise ValueError(f"`num_beams` must be at least the largest of `ks`, {ks[-1]}, got {num_beams}.")
+    return ks
 
 
 def _rank_and_world_size() -> tuple[int, int]:

@@ -3,6 +3,9 @@
 
 from collections.abc import Hashable, Sequence
 
+from ..checks import check_integer, check_number
+from .metrics import check_rankings
+
 
 __all__ = ["reciprocal_rank_fusion"]
 
@@ -40,11 +43,13 @@ def reciprocal_rank_fusion(
     [['b', 'a', 'd']]
     ```
     """
+    check_integer("top_k", top_k)
+    check_number("k", k, 0)
+    for lists in rankings:
+        check_rankings("rankings", lists)
     sizes = {len(lists) for lists in rankings}
     if len(sizes) != 1:
         raise ValueError(f"`rankings` must all be over the same histories, got {sorted(sizes)} histories.")
-    if top_k < 1 or k < 0:
-        raise ValueError(f"`top_k` must be at least 1 and `k` at least 0, got {top_k} and {k}.")
     fused = []
     for lists in zip(*rankings, strict=True):
         scores: dict[Hashable, float] = {}

@@ -14,6 +14,8 @@ from itertools import chain
 import numpy as np
 import torch
 
+from ..checks import check_integer, shorten
+
 
 __all__ = [
     "catalog_coverage_at_k",
@@ -145,6 +147,7 @@ def catalog_coverage_at_k(rankings, k: int, catalog_size: int) -> float:
     0.75
     ```
     """
+    check_integer("catalog_size", catalog_size)
     _, _, items = _flatten(rankings, k)
     (codes,) = _encode(items)
     distinct = len(np.unique(codes))
@@ -175,7 +178,8 @@ def invalid_rate(rankings, k: int, valid: Collection | None = None) -> float:
     0.25
     ```
     """
-    _check_k(k)
+    check_integer("k", k)
+    check_rankings("rankings", rankings)
     if isinstance(rankings, np.ndarray | torch.Tensor):
         num_places = np.asarray(rankings[:, :k]).size
     else:
@@ -217,7 +221,7 @@ def entropy_at_k(rankings, categories: Mapping | Sequence, k: int) -> float:
     first = _first_of_row(rows, codes)
     try:
         labels = [categories[item] for item in map(_listed(items).__getitem__, first.tolist())]
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"`categories` lacks the category of a ranked item: {error}.") from error
     (labels,) = _encode(labels)
     if len(labels) == 0:
@@ -229,6 +233,9 @@ def entropy_at_k(rankings, categories: Mapping | Sequence, k: int) -> float:
 
 def _hits(rankings, truths, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row and place (from 0) of every hit, ordered; and how many true items each row has."""
+    check_rankings("rankings", rankings)
+    if not isinstance(truths, Sequence | np.ndarray | torch.Tensor) or isinstance(truths, str):
+        raise ValueError(f"`truths` must be a list of true items, or of lists of them, got {shorten(truths)}.")
     if len(rankings) != len(truths):
         raise ValueError(f"`rankings` has {len(rankings)} rows but `truths` has {len(truths)}.")
     if isinstance(truths, np.ndarray | torch.Tensor):
@@ -254,7 +261,8 @@ def _hits(rankings, truths, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _flatten(rankings, k: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | list]:
     """Row, place (from 0) and item of everything among the first `k`, in order; without padding and `None`."""
     if k is not None:
-        _check_k(k)
+        check_integer("k", k)
+    check_rankings("rankings", rankings)
     if len(rankings) == 0:
         raise ValueError("`rankings` has no rows, so there is nothing to measure.")
     if isinstance(rankings, np.ndarray | torch.Tensor):
@@ -279,7 +287,12 @@ def _encode(*groups: np.ndarray | list) -> list[np.ndarray]:
     if all(isinstance(group, np.ndarray) for group in groups):
         return list(groups)
     groups = [_listed(group) for group in groups]
-    numbers = {item: number for number, item in enumerate(dict.fromkeys(chain(*groups)))}
+    try:
+        numbers = {item: number for number, item in enumerate(dict.fromkeys(chain(*groups)))}
+    except TypeError as error:  # a list in place of an id, say
+        raise ValueError(
+            f"`rankings`, `truths` and `categories` must hold ids that can be hashed: {error}."
+        ) from error
     return [np.fromiter(map(numbers.__getitem__, group), np.int64, len(group)) for group in groups]
 
 
@@ -289,10 +302,18 @@ def _first_of_row(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.sort(first)
 
 
+def check_rankings(name: str, rankings) -> None:
+    """Refuses what isn't a list of ranked lists, or a table of two dimensions."""
+    if isinstance(rankings, np.ndarray | torch.Tensor):
+        if rankings.ndim != 2:
+            raise ValueError(f"`{name}` must have two dimensions, got shape {tuple(rankings.shape)}.")
+        return
+    if isinstance(rankings, str) or not isinstance(rankings, Sequence):
+        raise ValueError(f"`{name}` must be a list of ranked lists, got {shorten(rankings)}.")
+    for ranking in rankings:
+        if isinstance(ranking, str) or not isinstance(ranking, Sequence | np.ndarray | torch.Tensor):
+            raise ValueError(f"`{name}` must hold a list of items for each row, got {shorten(ranking)}.")
+
+
 def _listed(items: np.ndarray | list) -> list:
     return items.tolist() if isinstance(items, np.ndarray) else items
-
-
-def _check_k(k: int):
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1, got {k}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checks import check_integer, check_type
 from ..hub import write_then_rename
 from ..semantic_ids.catalog import SemanticIdCatalog
 from ..semantic_ids.quality import codebook_perplexity, codebook_utilization
@@ -53,6 +54,7 @@ def plot_codebook_usage(catalog: SemanticIdCatalog, path: str | os.PathLike) -> 
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    check_type("catalog", catalog, SemanticIdCatalog)
     sizes = catalog.layout.codebook_sizes
     used = codebook_utilization(catalog.codes, sizes).tolist()
     perplexity = codebook_perplexity(catalog.codes, sizes).tolist()
@@ -113,6 +115,8 @@ def plot_categories_by_first_code(
     """
     from matplotlib.figure import Figure
 
+    check_type("catalog", catalog, SemanticIdCatalog)
+    check_integer("max_categories", max_categories)
     names, counts = _count_categories(catalog, categories)
     purity = counts.max(axis=0).sum() / len(catalog)
     folded = len(names) > max_categories
@@ -176,9 +180,19 @@ def plot_curves(panels: Sequence[Mapping], path: str | os.PathLike) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    if len(panels) == 0:
+        raise ValueError("`panels` is empty: give at least one.")
     for panel in panels:
+        if "curves" not in panel:
+            raise ValueError(f"A panel of `panels` must have `curves`, got {sorted(panel)}.")
         if not 1 <= len(panel["curves"]) <= len(_STYLES):
             raise ValueError(f"A panel must have 1 to {len(_STYLES)} `curves`, got {len(panel['curves'])}.")
+        for name, (xs, ys) in panel["curves"].items():
+            if len(xs) != len(ys) or len(xs) == 0 or not np.isfinite([*xs, *ys]).all():
+                raise ValueError(
+                    f"`curves` must have as many finite numbers for x as for y, but {name!r} has {len(xs)} and "
+                    f"{len(ys)}, or some that aren't."
+                )
     figure = Figure(figsize=(4.6 * len(panels) + 0.2, 4), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         curves = panel["curves"].values()
@@ -219,6 +233,8 @@ def category_labels(catalog: SemanticIdCatalog, categories: Mapping | Sequence) 
         if missing:
             raise ValueError(f"`categories` lacks {len(missing)} items of the catalog, such as {missing[:5]}.")
         categories = [categories[item] for item in catalog.item_ids]
+    if isinstance(categories, str) or not isinstance(categories, Sequence | np.ndarray):
+        raise ValueError(f"`categories` must be one for each item, got {type(categories).__name__}.")
     if len(categories) != len(catalog):
         raise ValueError(f"`categories` has {len(categories)} entries for a catalog of {len(catalog)} items.")
     return np.array([str(category) for category in categories])

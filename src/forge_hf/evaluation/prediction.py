@@ -15,11 +15,12 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_dataset, check_integer, check_integers
 from ..data import MalformedRows
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..generation import PrefixTable, constrained_beam_search
 from ..generation.history_search import eval_mode, pad_prompts
-from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, get_trained_setting
+from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, check_table, get_trained_setting
 from ..hub import Shards, lock_file, write_then_rename
 from ..hub.processes import join_processes, wait_for_processes
 from ..models.digest import digest_model
@@ -129,17 +130,20 @@ def predict_to_jsonl(
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"`path` {str(path)!r} exists already. Remove it, or write to another.")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size!r}.")
+    check_dataset("rows", rows)
+    check_fingerprint(model, catalog)
+    check_integer("batch_size", batch_size)
     levels = catalog.layout.num_levels
     widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
-    if len(widths) != levels or not all(isinstance(width, int) and width > 0 for width in widths):
-        raise ValueError(f"`num_beams` must be at least 1, or so for each of {levels} levels, got {num_beams}.")
+    check_integers("num_beams", widths)
+    if len(widths) != levels:
+        raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
     if len(rows) == 0 or not {"user", "history"} & set(rows.column_names):
         raise InvalidSequencesError(
             f"`rows` must have rows, with a column `user` or `history`; it has {len(rows)} and {rows.column_names}."
         )
-    check_fingerprint(model, catalog)
+    if prefix_table is not None:
+        check_table(prefix_table, catalog)
     table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
     malformed = malformed or MalformedRows(source="`rows`")
     encode = _encoding(model, tokenizer, catalog, rows, encoder, table)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..checks import check_integers, check_type
 from ..errors import CorruptFileError, InvalidSemanticIdError
 from ..semantic_ids import SemanticIdCatalog, SemanticIdLayout
 from ..semantic_ids.layout import row_keys
@@ -71,9 +72,9 @@ def hit_rate_of_predictions(
     {'hit_rate@2': 0.0, 'hit_rate@3': 0.5}
     ```
     """
+    check_integers("ks", ks)
+    check_type("catalog", catalog, SemanticIdCatalog)
     path, ks = Path(path), list(ks)
-    if not ks or not all(isinstance(k, int) and k > 0 for k in ks):
-        raise ValueError(f"`ks` must be positive integers, got {ks}.")
     if not path.is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file.")
     row_of = {str(item): row for row, item in enumerate(catalog.item_ids)}

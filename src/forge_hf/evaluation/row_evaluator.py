@@ -10,13 +10,14 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_integer, check_type
 from ..data import MalformedRows
 from ..errors import InvalidSequencesError
 from ..generation import PrefixTable
 from ..generation.retrieval import rank_rows
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization.code_text import as_texts, find_codes
-from .evaluator import RetrievalEvaluator, _check_ks, _pad
+from .evaluator import RetrievalEvaluator, _pad, check_ks
 
 
 __all__ = ["RowEvaluator"]
@@ -89,9 +90,10 @@ class RowEvaluator(RetrievalEvaluator):
                 f"`dataset` must have rows with the columns `user` and `answer`, got {len(dataset)} with "
                 f"{dataset.column_names}."
             )
-        self.ks = _check_ks(ks)
-        if num_beams < self.ks[-1]:
-            raise ValueError(f"`num_beams` must be at least the largest of `ks`, {self.ks[-1]}, got {num_beams}.")
+        check_type("catalog", catalog, SemanticIdCatalog)
+        self.ks = check_ks(ks, num_beams)
+        check_integer("batch_size", batch_size)
+        check_integer("max_source_length", max_source_length, catalog.layout.num_levels + 1)
         self.catalog = catalog
         self.exclude_history = False
         self.num_beams = num_beams
@@ -119,9 +121,8 @@ class RowEvaluator(RetrievalEvaluator):
 
 
 def _readable(rows: Dataset, catalog: SemanticIdCatalog, malformed: MalformedRows) -> Dataset:
-    problems = {
-        row: "no `answer`" for row, answer in enumerate(rows["answer"][:]) if not (answer or "").strip().strip(";")
-    }
+    answers = as_texts(rows["answer"][:]).to_pylist()  # null what isn't text
+    problems = {row: "no `answer`" for row, answer in enumerate(answers) if not (answer or "").strip().strip(";")}
     problems |= find_codes(as_texts(rows["user"][:])).problems(catalog.layout, "user", only_codes=False)
     malformed.seen(len(rows))
     numbers = sorted(problems)

@@ -1,7 +1,6 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Beam search of fixed length over a catalog's semantic IDs, for stock encoder-decoder and decoder-only models."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput
 
+from ..checks import check_integers, check_number, check_type, shorten
 from .beam_decoder import BeamDecoder
 from .candidates import ExcludedPrefixes, GumbelSampler, top_k_in_order
 from .code_head import NORMALIZATIONS
@@ -117,13 +117,16 @@ def constrained_beam_search(
 
     ```
     """
+    check_type("input_ids", input_ids, torch.Tensor)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
-    if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
+    if input_ids.ndim != 2 or 0 in input_ids.shape or attention_mask.shape != input_ids.shape:
         raise ValueError(
-            "`input_ids` and `attention_mask` must both have the shape (batch_size, sequence_length), got "
+            "`input_ids` and `attention_mask` must both have the shape (batch_size, sequence_length), not empty, got "
             f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}."
         )
+    if input_ids.is_floating_point():
+        raise ValueError(f"`input_ids` must be integers, got {input_ids.dtype}.")
     plan = _Plan.of(prefix_table, len(input_ids), num_beams, excluded_leaves, normalization, temperature, generator)
     if model.config.is_encoder_decoder:
         encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
@@ -177,6 +180,7 @@ def score_catalog(
 
     ```
     """
+    check_type("input_ids", input_ids, torch.Tensor)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     size = max(1, CATALOG_ROWS // prefix_table.num_nodes(prefix_table.num_levels - 1))
@@ -301,15 +305,19 @@ class _Plan:
     def of(cls, table, batch_size, num_beams, excluded_leaves, normalization, temperature, generator):
         levels = table.num_levels
         widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
-        if len(widths) != levels or min(widths) < 1:
-            raise ValueError(f"`num_beams` must be at least 1, or so for each of {levels} levels, got {num_beams}.")
+        check_integers("num_beams", widths)
+        if len(widths) != levels:
+            raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, got {normalization!r}.")
         temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature] * levels
-        if len(temperatures) != levels or not all(0 <= (value or 0) < math.inf for value in temperatures):
+        if len(temperatures) != levels or isinstance(temperature, str):
             raise ValueError(
-                f"`temperature` must be a number from 0 on, or one for each of {levels} levels, got {temperature}."
+                f"`temperature` must be a number, or one for each of {levels} levels, got {shorten(temperature)}."
             )
+        for value in temperatures:
+            if value is not None:
+                check_number("temperature", value, 0)
         excluded = None
         if excluded_leaves is not None and len(excluded_leaves):
             excluded = ExcludedPrefixes(table, batch_size, excluded_leaves)

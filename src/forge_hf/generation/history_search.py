@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_integer, check_integers
 from ..semantic_ids import SemanticIdCatalog
 from .beam_search import BeamSearchOutput, constrained_beam_search
 from .catalog_tables import table_of
@@ -194,8 +195,7 @@ class HistorySearch:
         `function(batch, input_ids, attention_mask)` of batches of histories, given by number: the places in
         `histories` that each batch holds, and what it gave.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        check_integer("batch_size", batch_size)
         if len(histories) == 0:
             return (), []
         # Histories of similar length together: little padding. The longest go first, so that memory runs out at once.
@@ -221,9 +221,7 @@ def pad_prompts(
 
 
 def _check_num_beams(num_beams: int | Sequence[int]) -> None:
-    widths = [num_beams] if isinstance(num_beams, int) else num_beams
-    if min(widths) < 1:
-        raise ValueError(f"`num_beams` must be at least 1, got {num_beams}.")
+    check_integers("num_beams", num_beams if isinstance(num_beams, Sequence) else [num_beams])
 
 
 def _items(table: PrefixTable, output: BeamSearchOutput, max_width: int) -> CatalogRanking:

@@ -1,13 +1,15 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """A retriever by name: model, tokenizer and catalog from one folder, or from one commit of a repository."""
 
+import json
 import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,9 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..errors import HubError
+from ..errors import CorruptFileError, HubError
 from ..hub import explain_hub_errors, find_files, finish_interrupted, read_json
 from ..hub.client import check_token, hub_answers
+from ..hub.facts import as_dict
 from ..hub.folder import refuse_two_models
 from ..semantic_ids import SemanticIdCatalog
 from .retrieval import compare_fingerprints
@@ -95,6 +98,7 @@ def load_retriever(
         `FileNotFoundError`: There is no model, no catalog, or no base model to an adapter.
         [`FingerprintMismatchError`]: The model was trained on another catalog, or doesn't say.
         [`CorruptCatalogError`]: The catalog is truncated, altered, or of an unknown format.
+        [`CorruptFileError`]: The tokenizer, the config or the weights are.
         [`HubError`]: The Hub can't be reached, or refuses.
 
     Example:
@@ -122,7 +126,7 @@ def load_retriever(
     config_file, is_adapter = _find_config(source, hub)
     hub = _pin(source, config_file, hub)
     settings = read_json(config_file)
-    trained = (settings.get("auto_mapping") or {}) if is_adapter else settings
+    trained = as_dict(settings.get("auto_mapping")) if is_adapter else settings
     fingerprint = trained.get("semantic_id_fingerprint")
 
     if catalog is None:
@@ -137,15 +141,21 @@ def load_retriever(
         _find_table(source, hub)
     compare_fingerprints(fingerprint, catalog.fingerprint)
 
-    if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
-    if is_adapter:
-        model = _load_adapter(source, settings, tokenizer, hub, model_kwargs)
-        # The config is the base's, and all that is left when the adapter is merged into it.
-        for name in _TRAINED_SETTINGS & trained.keys():
-            setattr(model.config, name, trained[name])
-    else:
-        model = _load_model(source, hub, model_kwargs)
+    try:
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
+        if is_adapter:
+            model = _load_adapter(source, settings, tokenizer, hub, model_kwargs)
+            # The config is the base's, and all that is left when the adapter is merged into it.
+            for name in _TRAINED_SETTINGS & trained.keys():
+                setattr(model.config, name, trained[name])
+        else:
+            model = _load_model(source, hub, model_kwargs)
+    except (SafetensorError, StrictDataclassError, json.JSONDecodeError) as error:
+        raise CorruptFileError(
+            f"The tokenizer, the config or the weights of {source} are truncated or altered: {error}. Save them "
+            "again, or download them anew."
+        ) from error
     return Retriever(model, tokenizer, catalog)
 
 
@@ -188,7 +198,7 @@ def _refuse_foreign_names(source: str, hub: dict[str, Any]) -> None:
             )
     if os.path.isdir(source):  # of a repository, the client refuses such names
         index = read_json(os.path.join(source, "model.safetensors.index.json"))
-        for name in set(map(str, dict(index.get("weight_map") or {}).values())):
+        for name in set(map(str, as_dict(index.get("weight_map")).values())):
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise ValueError(f"The index of the weights in {source} names {name!r}, which isn't a file of it.")
 

@@ -4,6 +4,7 @@
 import torch
 from transformers import LogitsProcessor
 
+from ..checks import check_integer, check_type
 from .prefix_table import PrefixTable
 
 
@@ -58,8 +59,8 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(self, table: PrefixTable, prompt_length: int, eos_token_id: int | None = None, inplace: bool = False):
-        if prompt_length < 0:
-            raise ValueError(f"`prompt_length` must not be negative, got {prompt_length}.")
+        check_type("table", table, PrefixTable)
+        check_integer("prompt_length", prompt_length, 0)
         self.table = table
         self.prompt_length = prompt_length
         self.eos_token_id = eos_token_id

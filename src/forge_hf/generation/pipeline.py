@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from ..checks import shorten
 from ..errors import InvalidSequencesError, UnknownItemError
 from ..hub import push_folder, write_folder
 from ..semantic_ids import SemanticIdCatalog
@@ -171,7 +172,11 @@ class GenerativeRetrievalPipeline(Pipeline):
             As [`retrieve`].
         """
         if isinstance(inputs, str | int):
-            raise InvalidSequencesError(f"`inputs` must be a list of item ids, got the single id {inputs!r}.")
+            raise InvalidSequencesError(f"`inputs` must be a list of item ids, got the single id {shorten(inputs)}.")
+        if isinstance(inputs, Mapping) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
+            raise InvalidSequencesError(
+                f"`inputs` must be a list of item ids or of such lists, got {shorten(inputs)}."
+            )
         if isinstance(inputs, Sequence):
             inputs = list(inputs)
             if len(inputs) == 0:
@@ -221,6 +226,8 @@ class GenerativeRetrievalPipeline(Pipeline):
     def _catalog_ids(self, items: Sequence) -> list:
         """Item ids, or lists of them, with every id of the catalog's type."""
         to_catalog_id = _as_int if isinstance(self.catalog.item_ids_at([0])[0], int) else str
+        if not isinstance(items, Iterable):
+            raise UnknownItemError(f"Item ids must be `str` or `int`, got {shorten(items)}.")
         return [to_catalog_id(item) if isinstance(item, str | int) else self._catalog_ids(item) for item in items]
 
     def _forward(self, model_inputs: dict[str, Any], **parameters) -> dict[str, RetrievalResult]:

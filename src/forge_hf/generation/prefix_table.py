@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_integers, check_type
 from ..errors import FingerprintMismatchError, InvalidCodesError
 from ..hub import find_files, read_json
 from ..semantic_ids.catalog import SemanticIdCatalog
@@ -61,7 +63,8 @@ class PrefixTable:
 
     Raises:
         `InvalidCodesError`: `codes` are empty, of the wrong shape or type, or outside their codebook.
-        `ValueError`: `token_ids` has the wrong shape, is negative or repeats a token.
+        `ValueError`: `token_ids` has the wrong shape or type, is negative or repeats a token.
+        `TypeError`: `codes` is neither a tensor nor an array.
 
     Example:
 
@@ -83,11 +86,15 @@ class PrefixTable:
     """
 
     def __init__(self, codes: torch.Tensor, codebook_sizes: Sequence[int], token_ids: torch.Tensor | None = None):
+        check_type("codes", codes, torch.Tensor, np.ndarray)
         codes = torch.as_tensor(codes)
-        codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        codebook_sizes = _as_sizes(codebook_sizes)
         _validate(codes, codebook_sizes)
         num_codes = sum(codebook_sizes)
-        token_ids = torch.arange(num_codes) if token_ids is None else torch.as_tensor(token_ids).to(torch.int64)
+        token_ids = torch.arange(num_codes) if token_ids is None else torch.as_tensor(token_ids)
+        if token_ids.is_floating_point():
+            raise ValueError(f"`token_ids` must be integers, got {token_ids.dtype}.")
+        token_ids = token_ids.to(torch.int64)
         if token_ids.shape != (num_codes,):
             raise ValueError(
                 f"`token_ids` must hold one token for each of the {num_codes} codes of `codebook_sizes` "
@@ -292,7 +299,10 @@ class PrefixTable:
         Raises:
             `ValueError`: `rows` are none, or not all in the table.
         """
-        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.device).unique()
+        rows = torch.as_tensor(rows, device=self.device)
+        if rows.is_floating_point() and len(rows):
+            raise ValueError(f"`rows` must be integers, got {rows.dtype}.")
+        rows = rows.long().unique()
         if len(rows) == 0 or rows[0] < 0 or rows[-1] >= self._parts.num_rows:
             given = f"{len(rows)} from {int(rows[0])} to {int(rows[-1])}" if len(rows) else "none"
             raise ValueError(f"`rows` must be one or more rows of the catalog of {self._parts.num_rows}, got {given}.")
@@ -421,9 +431,15 @@ class PrefixTable:
         return unpack(pick(self._names[depth - 1], nodes), self._packed_sizes[depth - 1])
 
 
+def _as_sizes(codebook_sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        check_integers("codebook_sizes", codebook_sizes)
+    except ValueError as error:
+        raise InvalidCodesError(str(error)) from error
+    return tuple(int(size) for size in codebook_sizes)
+
+
 def _validate(codes: torch.Tensor, codebook_sizes: tuple[int, ...]) -> None:
-    if not codebook_sizes or min(codebook_sizes) < 1:
-        raise InvalidCodesError(f"`codebook_sizes` must be one or more positive numbers, got {codebook_sizes}.")
     if codes.ndim != 2 or codes.shape[1] != len(codebook_sizes):
         raise InvalidCodesError(
             f"`codes` must have the shape (num_items, {len(codebook_sizes)}), one column for each of `codebook_sizes`"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_integer, check_number, check_type, shorten
 from ..errors import FingerprintMismatchError, InvalidSequencesError, UnsatisfiableRequestError
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import HistoryEncoder, PromptEncoder
@@ -161,14 +162,18 @@ def retrieve(
 
     ```
     """
-    if top_k < 1:
-        raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+    check_fingerprint(model, catalog)
+    check_integer("top_k", top_k)
     if top_k > len(catalog):
         raise UnsatisfiableRequestError(
             f"`top_k` is {top_k}, but the catalog has only {len(catalog)} items. Ask for fewer."
         )
-    if not 0 <= unseen_fraction <= 1:
-        raise ValueError(f"`unseen_fraction` must be between 0 and 1, got {unseen_fraction}.")
+    check_number("unseen_fraction", unseen_fraction, 0, 1)
+    if seed is not None:
+        check_integer("seed", seed, -(2**63), 2**64 - 1)
+    for name, items in (("exclude", exclude), ("candidates", candidates), ("unseen_items", unseen_items)):
+        if isinstance(items, str | int | float):
+            raise ValueError(f"`{name}` must be a list of item ids, got {shorten(items)}.")
     if unseen_fraction > 0 and unseen_items is None:
         raise ValueError("`unseen_fraction` is given, but no `unseen_items`: name the items that it is about.")
     if num_beams is None:
@@ -248,6 +253,7 @@ def rank_catalog(
     Raises:
         [`FingerprintMismatchError`], [`InvalidSequencesError`], [`UnknownItemError`], `ValueError`: As [`retrieve`].
     """
+    check_integer("num_beams", num_beams)
     search = open_search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
     longest = max(map(len, histories), default=0)
     return search.rank(
@@ -293,6 +299,8 @@ def rank_rows(
         [`FingerprintMismatchError`], [`InvalidSequencesError`], `ValueError`: As [`retrieve`] and [`PromptEncoder`].
     """
 
+    check_integer("num_items", num_items)
+
     def encode(token_ids: torch.Tensor) -> list[torch.Tensor]:
         encoder = PromptEncoder(
             tokenizer, catalog.layout, model.config.is_encoder_decoder, max_source_length, token_ids=token_ids
@@ -323,6 +331,7 @@ def open_search(
     """Checks that model, catalog and table belong together, and encodes histories. Arguments as in [`retrieve`]."""
     if max_history is None:
         max_history = get_trained_setting(model, "semantic_id_max_history") or DEFAULT_MAX_HISTORY
+    check_integer("max_history", max_history)
 
     def encode(token_ids: torch.Tensor) -> list[torch.Tensor]:
         is_encoder_decoder = model.config.is_encoder_decoder
@@ -340,8 +349,9 @@ def _open(
     encode: Callable[[torch.Tensor], list[torch.Tensor]],
 ) -> HistorySearch:
     check_fingerprint(model, catalog)
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
     if prefix_table is not None:
-        prefix_table.check_catalog(catalog)
+        check_table(prefix_table, catalog)
     return HistorySearch(model, tokenizer, catalog, prefix_table, clock or Clock(None), encode)
 
 
@@ -460,7 +470,15 @@ def _table_without_suffix(search: HistorySearch, catalog: SemanticIdCatalog, row
 
 def check_fingerprint(model: nn.Module, catalog: SemanticIdCatalog) -> None:
     """Raises [`FingerprintMismatchError`] unless the model, or its adapter, names this catalog's fingerprint."""
+    check_type("model", model, nn.Module)
+    check_type("catalog", catalog, SemanticIdCatalog)
     compare_fingerprints(get_trained_setting(model, "semantic_id_fingerprint"), catalog.fingerprint)
+
+
+def check_table(prefix_table: PrefixTable, catalog: SemanticIdCatalog) -> None:
+    """Raises [`FingerprintMismatchError`] unless the table was built from this catalog."""
+    check_type("prefix_table", prefix_table, PrefixTable)
+    prefix_table.check_catalog(catalog)
 
 
 def compare_fingerprints(trained: str | None, present: str) -> None:

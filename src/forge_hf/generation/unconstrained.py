@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_integer
 from ..semantic_ids import SemanticIdCatalog
 from .beam_search import constrained_beam_search
 from .prefix_table import PrefixTable
@@ -99,8 +100,7 @@ def retrieve_unconstrained(
     """
     if fallback not in (None, "prefix"):
         raise ValueError(f'`fallback` must be `None` or "prefix", got {fallback!r}.')
-    if num_beams < 1:
-        raise ValueError(f"`num_beams` must be at least 1, got {num_beams}.")
+    check_integer("num_beams", num_beams)
     search = open_search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
     token_ids = search.token_ids
     every_code = _EveryCode(catalog.layout.codebook_sizes, token_ids.to(model.device))

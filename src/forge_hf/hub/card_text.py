@@ -3,6 +3,7 @@
 
 import json
 import re
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import jinja2
 __all__ = ["card_environment", "metric_name"]
 
 
+@cache
 def card_environment() -> jinja2.Environment:
     """The templates of all cards, with the filters that they use."""
     environment = jinja2.Environment(

@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from .card_text import card_environment, metric_name
 from .data_files import SPLITS, data_configs, named_split, size_category
+from .facts import as_dict, clean_facts, is_number
 from .folder import RUN_FILE, FolderFacts, hub_id
 
 
@@ -151,13 +151,14 @@ def _front_matter_keys(front: re.Match | None) -> set[str]:
 def _context(facts: FolderFacts, repo_id: str) -> dict[str, Any]:
     """The names that templates know: the facts, without what is private, and what follows from them."""
     config, adapter, catalog, run = map(_public, (facts.config, facts.adapter_config, facts.semantic_ids, facts.run))
+    config, adapter, catalog = map(clean_facts, (config, adapter, catalog))
     data, training, semantic_ids, versions = (
-        _as_dict(run.get(name)) for name in ("data", "training", "semantic_ids", "versions")
+        clean_facts(run.get(name)) for name in ("data", "training", "semantic_ids", "versions")
     )
     if config.get("codebook_sizes"):
         semantic_ids = {"codebook_sizes": config["codebook_sizes"]} | semantic_ids
     name = data.get("name")
-    if not isinstance(name, str) or (re.search(r"[\\/]", name) and not hub_id(name)):
+    if name is None or (re.search(r"[\\/]", name) and not hub_id(name)):
         data.pop("name", None)  # a path
     task_type = str(adapter.get("task_type"))
     return {
@@ -172,14 +173,14 @@ def _context(facts: FolderFacts, repo_id: str) -> dict[str, Any]:
         "data": data,
         "training": training,
         "arguments": {key: value for key, value in training.items() if key not in _TOLD and _is_plain(value)},
-        "metrics": [entry for entry in map(_with_numbers, run.get("metrics") or []) if entry["values"]],
+        "metrics": [entry for entry in map(_with_numbers, _as_list(run.get("metrics"))) if entry["values"]],
         "versions": versions,
-        "notes": [note for note in run.get("notes") or [] if isinstance(note, str)],
+        "notes": [note for note in _as_list(run.get("notes")) if isinstance(note, str)],
     } | (_dataset_context(facts) if facts.kind == "dataset" else {})
 
 
 def _dataset_context(facts: FolderFacts) -> dict[str, Any]:
-    described = _as_dict(facts.run.get("files"))
+    described = as_dict(facts.run.get("files"))
     configs = data_configs(described)
     columns = {column for file in described.values() for column in file["columns"]}
     loadable = [name for name in facts.files if Path(name).suffix in _LOADABLE and name != RUN_FILE]
@@ -211,15 +212,15 @@ def _is_private_key(key: str) -> bool:
     return bool(_PRIVATE_KEY.search(key)) and key != "base_model_name_or_path"
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else []
 
 
 def _with_numbers(entry: Any) -> dict[str, Any]:
     """An entry of `metrics`, with those of its values that are finite numbers."""
-    entry = _as_dict(entry)
-    values = _as_dict(entry.get("values")).items()
-    return entry | {"values": {name: v for name, v in values if isinstance(v, int | float) and math.isfinite(v)}}
+    entry = clean_facts(entry)
+    values = as_dict(entry.get("values")).items()
+    return entry | {"values": {name: value for name, value in values if is_number(value)}}
 
 
 def _is_plain(value: Any) -> bool:

@@ -54,7 +54,9 @@ def describe_data_files(folder: str | os.PathLike, files: Iterable[str]) -> dict
         if suffix in _READERS:
             try:
                 described[name] = _READERS[suffix](Path(folder, name))
-            except ValueError as error:  # also ArrowInvalid, JSONDecodeError and UnicodeDecodeError
+            except (ValueError, RecursionError, OSError) as error:  # Arrow's, JSON's and Parquet's
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
                 raise ValueError(
                     f"`files` names {name}, which can't be read as {suffix}: {error}. Repair it, or take it out."
                 ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CorruptFileError, FingerprintMismatchError
+from .facts import as_dict
 from .writing import finish_interrupted
 
 
@@ -105,7 +106,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if semantic_ids:
         names = ("codebook_sizes", "num_items", "on_collision", "fingerprint")
         run = run | {
-            "semantic_ids": {name: semantic_ids.get(name) for name in names} | semantic_ids.get("quality", {})
+            "semantic_ids": {name: semantic_ids.get(name) for name in names} | as_dict(semantic_ids.get("quality"))
         }
     facts = FolderFacts("catalog", config, adapter_config, semantic_ids, run, files)
     tables = {"semantic_ids.safetensors", "prefix_table.safetensors"}
@@ -116,7 +117,7 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     if adapter_config:
         facts.kind = "adapter"
         base = str(adapter_config.get("base_model_name_or_path"))
-        if Path(base).exists() or not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", base):
+        if os.path.exists(base) or not re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", base):
             raise ValueError(
                 f"{folder} is an adapter of {base}, a folder of this machine: nobody else could load it. Push that "
                 "model and set `base_model_name_or_path` in adapter_config.json to its repository, or merge the "
@@ -142,7 +143,7 @@ def hub_id(name: Any) -> str | None:
     """`name`, if it is the id of a repository with its namespace and no folder of this machine."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name):
         return None
-    return None if name.split("/")[1].startswith("checkpoint-") or Path(name).exists() else name
+    return None if name.split("/")[1].startswith("checkpoint-") or os.path.exists(name) else name
 
 
 def refuse_two_models(folder: str | os.PathLike) -> None:
@@ -157,7 +158,7 @@ def refuse_two_models(folder: str | os.PathLike) -> None:
 def trained_fingerprint(config: dict[str, Any], adapter_config: dict[str, Any]) -> str | None:
     """Fingerprint of the catalog that a retriever, or an adapter of one, was trained on."""
     if adapter_config:
-        config = adapter_config.get("auto_mapping") or {}
+        config = as_dict(adapter_config.get("auto_mapping"))
     return config.get("semantic_id_fingerprint")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..errors import CorruptFileError
 from .folder import RUN_FILE, read_json
 from .writing import lock_folder, write_json
 
@@ -96,6 +97,10 @@ def add_scores(folder: str | os.PathLike, scores: dict[str, Any]) -> None:
         scores (`dict`):
             What [`describe_scores`] returns.
 
+    Raises:
+        [`CorruptFileError`]: There is a `run.json` that isn't one.
+        `ValueError`: `scores` are something else.
+
     Example:
 
     ```python
@@ -108,7 +113,12 @@ def add_scores(folder: str | os.PathLike, scores: dict[str, Any]) -> None:
     {'recall@10': 0.5}
     ```
     """
+    if not isinstance(scores, dict) or "split" not in scores:
+        raise ValueError(f"`scores` must be what `describe_scores` returns, got {scores!r}.")
     with lock_folder(folder, timeout=60):  # of scores that are added at once, none is lost
         run = read_json(Path(folder, RUN_FILE))
-        others = [entry for entry in run.get("metrics", []) if entry.get("split") != scores["split"]]
+        entries = run.get("metrics", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise CorruptFileError(f"{Path(folder, RUN_FILE)} must hold a list of objects in `metrics`. Mend it.")
+        others = [entry for entry in entries if entry.get("split") != scores["split"]]
         write_run(folder, run | {"metrics": [*others, scores]})

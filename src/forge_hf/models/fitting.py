@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import initialization as init
 
+from ..checks import check_integer
 from ..errors import InvalidEmbeddingsError
 from .rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, ItemTokenizerPreTrainedModel
 
@@ -51,7 +52,7 @@ class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
                 "load a fitted one with `from_pretrained`."
             )
 
-    def _check_items(self, items: "ItemEmbeddings", min_items: int = 1) -> None:
+    def _check_items(self, items: "ItemEmbeddings", min_items: int = 1, **numbers: int | None) -> None:
         """Refuses what can't be fitted on, before any work."""
         from ..data import ItemEmbeddings
 
@@ -60,6 +61,9 @@ class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
                 f"`items` must be ItemEmbeddings, but is {type(items).__name__}. "
                 "Use ItemEmbeddings.from_dataset or ItemEmbeddings.from_file."
             )
+        for name, value in numbers.items():
+            if value is not None:
+                check_integer(name, value, 0 if name == "seed" else 1)
         if 0 < len(items) < min_items:
             raise InvalidEmbeddingsError(
                 f"`items` has {len(items)} items, but the largest codebook has {min_items} codes and needs at least "

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import CommitInfo
 from safetensors.torch import save_file
 
+from ..checks import check_type
 from ..errors import CorruptCatalogError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_folder
 from .collisions import CandidateFunction, resolve_collisions
@@ -74,7 +75,8 @@ class SemanticIdCatalog:
     Raises:
         [`InvalidCodesError`]: `codes` don't fit `layout` or `item_ids`, or are empty.
         [`DuplicateItemError`]: An item id occurs more than once.
-        `ValueError`: Item ids are neither all `str` nor all `int`.
+        `ValueError`: Item ids are neither all `str` nor all `int`, or aren't Unicode.
+        `TypeError`: `layout` or `on_collision` is of another class.
 
     Example:
 
@@ -99,6 +101,8 @@ class SemanticIdCatalog:
         on_collision: str = "keep",
         original_codes: torch.Tensor | np.ndarray | Sequence | None = None,
     ):
+        check_type("layout", layout, SemanticIdLayout)
+        check_type("on_collision", on_collision, str)
         self.layout = layout
         self.on_collision = on_collision
         self.folder = None
@@ -110,6 +114,8 @@ class SemanticIdCatalog:
                 f"`codes` must be of shape (num_items, {layout.num_levels}) with one row for each of the "
                 f"{len(self._ids)} `item_ids` and at least one item, got {tuple(self._codes.shape)}."
             )
+        if on_collision == "suffix" and layout.num_levels < 2:
+            raise InvalidCodesError(f"`on_collision='suffix'` takes two levels or more, got {layout.num_levels}.")
         if original_codes is not None:
             self._original_codes = layout.validate(original_codes).cpu()
             if self._original_codes.shape != self._codes.shape or on_collision in _DERIVED:
@@ -285,17 +291,15 @@ class SemanticIdCatalog:
         Raises:
             [`UnknownItemError`]: An id isn't in the catalog.
         """
-        if isinstance(item_ids, str):
-            raise UnknownItemError(f"`item_ids` must be a sequence of ids, got the single id {item_ids!r}.")
-        if len(item_ids) == 0:
-            return torch.empty(0, dtype=torch.int64)
         try:
             wanted = ItemIds.of(item_ids)
         except ValueError as error:
             raise UnknownItemError(str(error)) from error
+        if len(wanted) == 0:
+            return torch.empty(0, dtype=torch.int64)
         if wanted.kind is not self._ids.kind:
             raise UnknownItemError(
-                f"Item ids of this catalog are {self._ids.kind.__name__}, got {wanted.kind.__name__} such as "
+                f"`item_ids` of this catalog are {self._ids.kind.__name__}, got {wanted.kind.__name__} such as "
                 f"{name_first(wanted.take(slice(1)))}. Convert them first."
             )
         rows = self._ids.find(wanted)
@@ -598,7 +602,7 @@ class SemanticIdCatalog:
         >>> SemanticIdCatalog.from_dataset(read_item_sids(path), codebook_sizes=[8192] * 3)  # doctest: +SKIP
         ```
         """
-        ids, codes = read_item_sid(dataset, len(codebook_sizes))
+        ids, codes = read_item_sid(dataset, SemanticIdLayout(codebook_sizes).num_levels)
         return cls.from_codes(ids, codes, codebook_sizes=codebook_sizes, on_collision=on_collision, **options)
 
     @cached_property

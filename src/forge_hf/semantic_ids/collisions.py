@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..errors import CapacityError
+from ..checks import check_integer, shorten
+from ..errors import CapacityError, InvalidCodesError
 from ..hub import Shards
 from .layout import SemanticIdLayout, row_numbers
 
@@ -59,7 +60,7 @@ def resolve_collisions(
         return append_suffix(codes, layout)
     if on_collision == "random":
         return move_to_random(codes, layout, capacity, seed), layout
-    if candidates is None:
+    if not callable(candidates):
         raise ValueError(
             "`on_collision='knn'` needs `candidates`, a function of row numbers that gives the nearest codes of the "
             "last level and their distances: with an RQ-VAE, those of `model.encode(embeddings[rows], "
@@ -70,7 +71,7 @@ def resolve_collisions(
 
 def keep_collisions(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.Tensor, SemanticIdLayout]:
     """Leaves the codes as they are: a semantic ID then names every item that has it."""
-    return codes, layout
+    return _validate(codes, layout), layout
 
 
 def append_suffix(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.Tensor, SemanticIdLayout]:
@@ -89,6 +90,9 @@ def append_suffix(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.
     Returns:
         `tuple[torch.Tensor, SemanticIdLayout]`: codes of shape `(num_items, num_levels + 1)` and their layout.
 
+    Raises:
+        [`InvalidCodesError`]: `codes` are empty, or aren't codes of `layout`.
+
     Example:
 
     ```python
@@ -105,6 +109,7 @@ def append_suffix(codes: torch.Tensor, layout: SemanticIdLayout) -> tuple[torch.
     (4, 4, 2)
     ```
     """
+    codes = _validate(codes, layout)
     numbers = row_numbers(codes, layout.codebook_sizes)
     order = np.argsort(numbers, kind="stable")
     starts, sizes = _runs(numbers[order])
@@ -155,6 +160,7 @@ def move_to_nearest(
         [`CapacityError`]: Items share the levels before the last with too many others to have room at this capacity
             (found before any candidate is asked for; the message says which capacity would do), or find no room among
             their candidates (the message says how many). FORGE leaves such items out; nothing is lost here.
+        [`InvalidCodesError`]: `codes` are empty, or aren't codes of `layout`.
         [`OutputInUseError`], [`StorageError`]: Another job writes to the same `shards`, or the disk is full.
         `ValueError`: What `candidates` returns has the wrong shape, isn't codes of the last level, or has NaN; or
             `shards` were begun with other codes, candidates or settings.
@@ -172,7 +178,7 @@ def move_to_nearest(
     tensor([1, 2])
     ```
     """
-    last_size = layout.codebook_sizes[-1]
+    codes, last_size = _validate(codes, layout), layout.codebook_sizes[-1]
     crowd = _find_overflow(codes, layout, capacity, seed)
     moved = codes.clone()
     stranded, num_candidates = 0, last_size
@@ -232,8 +238,9 @@ def move_to_random(codes: torch.Tensor, layout: SemanticIdLayout, capacity: int 
     Raises:
         [`CapacityError`]: Items share the levels before the last with too many others to have room at this capacity.
             The message says how many, and which capacity would do.
+        [`InvalidCodesError`]: `codes` are empty, or aren't codes of `layout`.
     """
-    last_size = layout.codebook_sizes[-1]
+    codes, last_size = _validate(codes, layout), layout.codebook_sizes[-1]
     rows, prefixes, occupied, loads = _find_overflow(codes, layout, capacity, seed)
     moved = codes.clone()
     generator = np.random.default_rng([seed, 1])
@@ -256,6 +263,16 @@ def move_to_random(codes: torch.Tensor, layout: SemanticIdLayout, capacity: int 
         occupied, inverse = np.unique(np.concatenate([occupied, present]), return_inverse=True)
         loads = np.bincount(inverse, weights=np.concatenate([loads, counts])).astype(np.int64)
     return moved
+
+
+def _validate(codes: torch.Tensor, layout: SemanticIdLayout) -> torch.Tensor:
+    codes = layout.validate(codes)
+    if codes.ndim != 2 or len(codes) == 0:
+        raise InvalidCodesError(
+            f"`codes` must be of shape (num_items, {layout.num_levels}) with at least one item, got "
+            f"{tuple(codes.shape)}."
+        )
+    return codes
 
 
 class _Overflow(NamedTuple):
@@ -305,8 +322,8 @@ def _describe(
 
 
 def _find_overflow(codes: torch.Tensor, layout: SemanticIdLayout, capacity: int, seed: int) -> _Overflow:
-    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
-        raise ValueError(f"`capacity` must be a positive integer, got {capacity!r}.")
+    check_integer("capacity", capacity)
+    check_integer("seed", seed, 0)
     last_size = layout.codebook_sizes[-1]
     numbers = row_numbers(codes, layout.codebook_sizes)
     order = np.random.default_rng([seed, 0]).permutation(len(numbers))
@@ -366,7 +383,10 @@ def _ask(candidates: CandidateFunction, rows: np.ndarray, last_size: int) -> tup
     parts = []
     for start in range(0, len(rows), _CHUNK_ROWS):
         part = torch.from_numpy(rows[start : start + _CHUNK_ROWS])
-        codes, distances = (torch.as_tensor(given).detach().cpu() for given in candidates(part))
+        given = candidates(part)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise ValueError(f"`candidates` must return a pair of codes and distances, got {shorten(given)}.")
+        codes, distances = (torch.as_tensor(table).detach().cpu() for table in given)
         if codes.ndim != 2 or codes.shape != distances.shape or len(codes) != len(part) or codes.shape[1] == 0:
             raise ValueError(
                 f"`candidates` must return codes and distances of shape ({len(part)}, C) for {len(part)} rows, got "

@@ -1,12 +1,13 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Item ids, all `str` or all `int`, as arrays that can be mapped from a file and searched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from ..checks import shorten
 from ..errors import DuplicateItemError
 from .row_index import RowIndex, hash_numbers, hash_texts
 
@@ -41,8 +42,9 @@ class ItemIds:
         """Packs ids. Raises `ValueError` where they are neither all `str` nor all `int`."""
         if isinstance(item_ids, np.ndarray | torch.Tensor):
             item_ids = item_ids.tolist()
-        if isinstance(item_ids, str) or not isinstance(item_ids, Sequence):
-            item_ids = [item_ids] if isinstance(item_ids, str) else list(item_ids)
+        if isinstance(item_ids, str) or not isinstance(item_ids, Iterable):
+            raise ValueError(f"`item_ids` must be a sequence of ids, got {shorten(item_ids)}.")
+        item_ids = item_ids if isinstance(item_ids, Sequence) else list(item_ids)
         kinds = set(map(type, item_ids))
         if kinds <= {str, np.str_}:
             return cls(*_pack(item_ids))
@@ -51,9 +53,9 @@ class ItemIds:
                 return cls(np.array(item_ids, dtype=np.int64))
             except OverflowError as error:
                 raise ValueError(
-                    "Item ids that are integers must fit into 64 bits; give larger ones as `str`."
+                    "`item_ids` that are `int` must fit into 64 bits; give larger ones as `str`."
                 ) from error
-        raise ValueError(f"Item ids must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
+        raise ValueError(f"`item_ids` must be all `str` or all `int`, got {sorted(kind.__name__ for kind in kinds)}.")
 
     @property
     def kind(self) -> type:
@@ -150,7 +152,9 @@ def _pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         if lengths.sum() != len(text):  # not only ASCII
             lengths = np.fromiter((len(item.encode("utf-8")) for item in ids), dtype=np.int64, count=len(ids))
     except UnicodeEncodeError as error:
-        raise ValueError(f"Item ids must be text that UTF-8 can write, got {error.object[error.start]!r}.") from error
+        raise ValueError(
+            f"`item_ids` must be Unicode, got {error.object[error.start]!r}, which UTF-8 can't hold."
+        ) from error
     np.cumsum(lengths, out=offsets[1:])
     return np.frombuffer(bytearray(text), dtype=np.uint8), offsets
 

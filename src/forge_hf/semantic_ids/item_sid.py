@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import check_dataset
 from ..errors import InvalidCodesError
 
 
@@ -38,6 +39,7 @@ def read_item_sid(dataset: "Dataset", num_levels: int) -> tuple[list[str] | list
     Raises:
         [`InvalidCodesError`]: A column is missing, a code isn't an integer, or no row has codes.
     """
+    check_dataset("dataset", dataset)
     levels = item_sid_columns(num_levels)
     id_column = "item_id" if "item_id" in dataset.column_names else "base62_string"
     present = [name for name in dataset.column_names if name == id_column or name.startswith("codebook_lv")]

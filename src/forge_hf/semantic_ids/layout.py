@@ -2,7 +2,7 @@
 """How the codes of a semantic ID are numbered and written. The only place that knows it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checks import shorten
 from ..errors import InvalidCodesError, InvalidSemanticIdError
 
 
-__all__ = ["SemanticIdLayout", "row_keys", "row_numbers"]
+__all__ = ["SemanticIdLayout", "as_codes", "row_keys", "row_numbers"]
 
 MAX_NUM_CODES = 2**24
 MAX_NUM_TOKENS = 2**20
@@ -59,7 +60,7 @@ class SemanticIdLayout:
         if isinstance(sizes, np.ndarray | torch.Tensor):
             sizes = sizes.tolist()
         if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) == 0:
-            raise ValueError(f"`codebook_sizes` must list the number of codes of each level, got {sizes!r}.")
+            raise ValueError(f"`codebook_sizes` must list the number of codes of each level, got {shorten(sizes)}.")
         if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(f"`codebook_sizes` must hold positive integers only, got {list(sizes)!r}.")
         if sum(sizes) > MAX_NUM_CODES:
@@ -215,7 +216,9 @@ class SemanticIdLayout:
         """
         if isinstance(text, str):
             return self.from_text([text])[0]
-        rows = []
+        if not isinstance(text, Iterable):
+            raise InvalidSemanticIdError(self._not_a_semantic_id(text))
+        text, rows = list(text), []
         for entry in text:
             match = self._pattern.fullmatch(entry) if isinstance(entry, str) else None
             if match is None:
@@ -232,9 +235,9 @@ class SemanticIdLayout:
         ranges = ", ".join(
             f"C{first} to C{first + size - 1}" for first, size in zip(self.offsets, self.codebook_sizes, strict=True)
         )
-        shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
         return (
-            f"{shown} is not a semantic ID of this layout, which has {self.num_levels} codes: {ranges}, in that order."
+            f"{shorten(text)} is not a semantic ID of this layout, which has {self.num_levels} codes: {ranges}, in "
+            "that order."
         )
 
     def to_dict(self) -> dict[str, list[int]]:
@@ -244,7 +247,34 @@ class SemanticIdLayout:
     @classmethod
     def from_dict(cls, layout: Mapping[str, Any]) -> "SemanticIdLayout":
         """The inverse of [`~SemanticIdLayout.to_dict`]."""
+        if not isinstance(layout, Mapping) or "codebook_sizes" not in layout:
+            raise ValueError(f"`layout` must be a dictionary with `codebook_sizes`, got {shorten(layout)}.")
         return cls(codebook_sizes=layout["codebook_sizes"])
+
+
+def as_codes(codes: torch.Tensor | np.ndarray | Sequence) -> torch.Tensor:
+    """
+    Codes of items whose layout isn't known, checked.
+
+    Args:
+        codes (`torch.Tensor`, `np.ndarray` or nested `list` of shape `(num_items, num_levels)`):
+            Codes of each item.
+
+    Returns:
+        `torch.Tensor` of dtype int64 and the same shape.
+
+    Raises:
+        [`InvalidCodesError`]: There are none, or they aren't such a table of integers from 0 on.
+    """
+    codes = _as_int64(codes, "codes")
+    if codes.ndim != 2 or codes.numel() == 0:
+        raise InvalidCodesError(
+            "`codes` must be of shape (num_items, num_levels) with at least one item and level, got "
+            f"{tuple(codes.shape)}."
+        )
+    if codes.min() < 0:
+        raise InvalidCodesError(f"`codes` must count from 0 in every level, got {int(codes.min())}.")
+    return codes
 
 
 def row_keys(codes: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..checks import check_integer, check_integers
+from .quality import as_row_pairs
+
 
 if TYPE_CHECKING:
     from ..data.embeddings import ItemEmbeddings
@@ -36,11 +39,16 @@ def nearest_neighbors(embeddings: "ItemEmbeddings", rows: np.ndarray, num_neighb
     Returns:
         `np.ndarray` of dtype int64 and shape `(num_queries, num_neighbors)`: rows of `embeddings`, nearest first;
         equally near ones in their order, as far as they aren't cut off.
+
+    Raises:
+        [`InvalidEmbeddingsError`]: `embeddings` aren't finite.
+        `ValueError`: `num_neighbors` is out of range.
+        `IndexError`: `rows` are.
     """
     import faiss  # only this needs it
 
-    if not 1 <= num_neighbors < len(embeddings):
-        raise ValueError(f"`num_neighbors` must be from 1 to {len(embeddings) - 1}, got {num_neighbors}.")
+    check_integer("num_neighbors", num_neighbors, 1, len(embeddings) - 1)
+    embeddings.validate()
     queries = _unit(embeddings.__getitems__(rows)["embeddings"])
     similarities = np.empty((len(rows), 0), dtype=np.float32)
     found = np.empty((len(rows), 0), dtype=np.int64)
@@ -91,8 +99,15 @@ def embedding_hit_rate(pairs: np.ndarray, rows: np.ndarray, neighbors: np.ndarra
     [0.5, 1.0]
     ```
     """
+    check_integers("ks", ks)
+    if neighbors.ndim != 2 or len(neighbors) != len(rows) or len(rows) == 0:
+        raise ValueError(
+            f"`neighbors` must be of shape (num_queries, num_neighbors), one row for each of the {len(rows)} `rows`, "
+            f"got {neighbors.shape}."
+        )
     if max(ks) > neighbors.shape[1]:
         raise ValueError(f"`ks` must be at most the {neighbors.shape[1]} neighbours that there are, got {list(ks)}.")
+    pairs = as_row_pairs(pairs, 2**62).numpy()
     span = max(int(pairs.max()), int(rows.max()), int(neighbors.max())) + 1
     query = np.full(span, -1, dtype=np.int64)
     query[rows] = np.arange(len(rows))

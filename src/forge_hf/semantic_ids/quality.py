@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .layout import SemanticIdLayout, row_numbers
+from ..checks import check_integer
+from .layout import SemanticIdLayout, as_codes, row_numbers
 
 
 __all__ = [
@@ -96,7 +97,8 @@ def collision_rate(codes: torch.Tensor) -> float:
     0.25
     ```
     """
-    return 1 - len(_group_sizes(codes)) / len(codes)
+    loads = _group_sizes(codes)
+    return 1 - len(loads) / loads.sum()
 
 
 def prefix_collision_rates(codes: torch.Tensor) -> torch.Tensor:
@@ -111,6 +113,7 @@ def prefix_collision_rates(codes: torch.Tensor) -> torch.Tensor:
         `torch.Tensor` of dtype float64 and shape `(num_levels,)`. It never rises, and ends with the
         [`collision_rate`].
     """
+    codes = as_codes(codes)
     rates = [collision_rate(codes[:, : level + 1]) for level in range(codes.shape[1])]
     return torch.tensor(rates, dtype=torch.float64)
 
@@ -179,9 +182,10 @@ def prefix_groups(codes: torch.Tensor) -> np.ndarray:
     Returns:
         `np.ndarray` of dtype int64 and shape `(num_levels, num_items)`: groups, numbered from 0.
     """
+    codes = as_codes(codes)
     groups = np.empty((codes.shape[1], len(codes)), dtype=np.int64)
     group = np.zeros(len(codes), dtype=np.int64)
-    for level, column in enumerate(torch.as_tensor(codes).cpu().numpy().T):
+    for level, column in enumerate(codes.cpu().numpy().T):
         pairs = np.stack([group, column], axis=1)
         group = np.unique(row_numbers(pairs, [len(codes), int(column.max()) + 1]), return_inverse=True)[1]
         groups[level] = group
@@ -223,6 +227,10 @@ def prefix_purity(codes: torch.Tensor, categories: Sequence, seed: int = 0) -> t
     tensor([0.7500, 1.0000], dtype=torch.float64)
     ```
     """
+    codes = as_codes(codes)
+    check_integer("seed", seed, 0)
+    if isinstance(categories, str) or not isinstance(categories, Sequence | np.ndarray):
+        raise ValueError(f"`categories` must be a sequence of one for each item, got {type(categories).__name__}.")
     if len(categories) != len(codes):
         raise ValueError(f"`categories` must name one of each of the {len(codes)} items, got {len(categories)}.")
     known = np.array([category is not None for category in categories], dtype=bool)
@@ -250,9 +258,8 @@ def pairs_by_shared_prefix(codes: torch.Tensor, pairs: np.ndarray | torch.Tensor
     Returns:
         `torch.Tensor` of dtype float64 and shape `(num_levels,)`, never rising.
     """
-    pairs, codes = torch.as_tensor(pairs), torch.as_tensor(codes)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
-        raise ValueError(f"`pairs` must have shape (num_pairs, 2) and at least one pair, got {tuple(pairs.shape)}.")
+    codes = as_codes(codes)
+    pairs = as_row_pairs(pairs, len(codes))
     together = torch.ones(len(pairs), dtype=torch.bool)
     shares = []
     for column in codes.T:
@@ -273,10 +280,25 @@ def random_pairs_by_shared_prefix(codes: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of dtype float64 and shape `(num_levels,)`.
     """
+    codes = as_codes(codes)
     if len(codes) < 2:
         raise ValueError("`codes` must hold two items or more to make a pair.")
     sizes = [np.bincount(group).astype(np.float64) for group in prefix_groups(codes)]
     return torch.tensor([(n * (n - 1)).sum() for n in sizes], dtype=torch.float64) / (len(codes) * (len(codes) - 1))
+
+
+def as_row_pairs(pairs: np.ndarray | torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Pairs of rows as an int64 tensor of shape `(num_pairs, 2)`, checked."""
+    pairs = torch.as_tensor(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
+        raise ValueError(f"`pairs` must have shape (num_pairs, 2) and at least one pair, got {tuple(pairs.shape)}.")
+    if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
+        raise ValueError(f"`pairs` must be integers, rows of `codes`, got {pairs.dtype}.")
+    if pairs.min() < 0 or pairs.max() >= num_rows:
+        raise ValueError(
+            f"`pairs` must be rows from 0 to {num_rows - 1}, got {int(pairs.min())} to {int(pairs.max())}."
+        )
+    return pairs.long()
 
 
 def _gini(loads: np.ndarray) -> float:
@@ -294,18 +316,14 @@ def _purity(groups: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _group_sizes(codes: torch.Tensor) -> np.ndarray:
-    if len(codes) == 0:
-        raise ValueError("`codes` is empty: a rate needs at least one item.")
-    sizes = torch.as_tensor(codes).amax(dim=0) + 1
+    codes = as_codes(codes)
+    sizes = codes.amax(dim=0) + 1
     return np.unique(row_numbers(codes, sizes.tolist()), return_counts=True)[1]
 
 
 def _code_shares(codes: torch.Tensor, codebook_sizes: Sequence[int]) -> list[torch.Tensor]:
     layout = SemanticIdLayout(codebook_sizes)
-    codes = layout.validate(codes)
-    if codes.numel() == 0:
-        raise ValueError("`codes` is empty: a share needs at least one item.")
-    columns = codes.reshape(-1, layout.num_levels).T
+    columns = layout.validate(as_codes(codes)).T
     return [
         torch.bincount(column, minlength=size).double() / len(column)
         for column, size in zip(columns, layout.codebook_sizes, strict=True)

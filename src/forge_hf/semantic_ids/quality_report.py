@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..checks import check_integer, check_integers, check_type
 from ..errors import InvalidEmbeddingsError, UnknownItemError
 from .catalog import SemanticIdCatalog
 from .neighbors import embedding_hit_rate, nearest_neighbors
@@ -134,7 +135,7 @@ def semantic_id_quality(
     Raises:
         [`UnknownItemError`]: `pairs` names an item that isn't in the catalog, or `embeddings` or `categories` lack
             one that is.
-        [`InvalidEmbeddingsError`]: `embeddings` are a table of another length.
+        [`InvalidEmbeddingsError`]: `embeddings` are a table of another length, or aren't finite.
         `ValueError`: `pairs` or `categories` have another shape, or a number isn't positive.
 
     Example:
@@ -149,9 +150,11 @@ def semantic_id_quality(
     (2, 1, 0.167)
     ```
     """
-    for name, value in (("num_neighbors", num_neighbors), ("num_queries", num_queries), ("ks", min(ks, default=0))):
-        if value < 1:
-            raise ValueError(f"`{name}` must be positive, got {value}.")
+    check_type("catalog", catalog, SemanticIdCatalog)
+    check_integers("ks", ks)
+    check_integer("num_neighbors", num_neighbors)
+    check_integer("num_queries", num_queries)
+    check_integer("seed", seed, 0)
     codes = catalog.original_codes
     sizes = catalog.layout.codebook_sizes[: codes.shape[1]]
     # What can be refused is refused before anything is measured.
@@ -213,7 +216,7 @@ def _labels(catalog: SemanticIdCatalog, categories: Mapping | Sequence) -> Seque
 
 def _pair_rows(catalog: SemanticIdCatalog, pairs: Sequence | np.ndarray | torch.Tensor) -> np.ndarray:
     """Different pairs of different items as rows of the catalog, each once, whatever its order."""
-    pairs = pairs if isinstance(pairs, torch.Tensor) else np.asarray(pairs)
+    pairs = pairs if isinstance(pairs, torch.Tensor | np.ndarray) else np.array(pairs, dtype=object)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise ValueError(f"`pairs` must be item ids of shape (num_pairs, 2), got {tuple(pairs.shape)}.")
     rows = np.sort(catalog.indices_for(pairs.reshape(-1)).numpy().reshape(-1, 2), axis=1)

@@ -6,6 +6,7 @@ from tokenizers import AddedToken
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checks import check_type
 from ..models.rqvae import RQVAEModel
 from ..semantic_ids import SemanticIdLayout
 from .tokenization_semantic_id import semantic_id_token_ids
@@ -54,6 +55,8 @@ def extend_tokenizer(
     [151677, 159865, 168065]
     ```
     """
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
+    check_type("layout", layout, SemanticIdLayout)
     codes = layout.tokens()
     added = tokenizer.get_added_vocab()
     present = [code for code in codes if code in added]
@@ -103,6 +106,7 @@ def resize_and_init(
     Raises:
         `ValueError`: The tokenizer lacks codes of `layout`, or `rqvae` has other codebook sizes than `layout`.
     """
+    check_type("model", model, PreTrainedModel)
     token_ids = semantic_id_token_ids(tokenizer, layout)
     codebooks = [] if rqvae is None else [rqvae.get_codebook(level).cpu() for level in range(rqvae.config.num_levels)]
     sizes = tuple(len(codebook) for codebook in codebooks)

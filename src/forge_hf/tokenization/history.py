@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_histories, check_integer, check_type, shorten
 from ..errors import InvalidSequencesError
 from ..semantic_ids import SemanticIdCatalog
 from .tokenization_semantic_id import SemanticIdTokenizer, semantic_id_token_ids
@@ -66,8 +67,8 @@ class HistoryEncoder:
         max_items: int = 20,
         token_ids: torch.Tensor | None = None,
     ):
-        if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
-            raise ValueError(f"`max_items` must be a positive integer, got {max_items!r}.")
+        check_type("catalog", catalog, SemanticIdCatalog)
+        check_integer("max_items", max_items)
         self.catalog = catalog
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
@@ -108,22 +109,10 @@ class HistoryEncoder:
                 `histories`.
             [`UnknownItemError`]: An item isn't in the catalog.
         """
-        if user_ids is not None and len(user_ids) != len(histories):
+        check_histories(histories)
+        if user_ids is not None and (isinstance(user_ids, str | int) or len(user_ids) != len(histories)):
             raise InvalidSequencesError(
-                f"`user_ids` must name one user for each of the {len(histories)} `histories`, got {len(user_ids)}."
-            )
-        flat = next((history for history in histories if isinstance(history, str | int)), None)
-        if flat is not None:
-            raise InvalidSequencesError(
-                f"`histories` must hold a list of item ids for each user, got the single id {flat!r} in place of one. "
-                "For one user, give a list of one list."
-            )
-        empty = [row for row, history in enumerate(histories) if len(history) == 0]
-        if empty:
-            raise InvalidSequencesError(
-                f"`histories` must hold at least one item each, but {len(empty)} are empty: rows "
-                f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}. Leave them out, or recommend "
-                "what is popular."
+                f"`user_ids` must list one user for each of the {len(histories)} `histories`, got {shorten(user_ids)}."
             )
         recent = [history[-self.max_items :] for history in histories]
         rows = self.catalog.indices_for(list(chain.from_iterable(recent)))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_type
 from ..data.malformed import MalformedRows
 from ..errors import InvalidSequencesError
 from ..semantic_ids import SemanticIdLayout
@@ -96,6 +97,7 @@ class PromptEncoder:
         max_target_length: int = 32,
         token_ids: torch.Tensor | None = None,
     ):
+        check_type("layout", layout, SemanticIdLayout)
         for name, length in (("max_source_length", max_source_length), ("max_target_length", max_target_length)):
             if not isinstance(length, int) or isinstance(length, bool) or length <= layout.num_levels:
                 raise ValueError(
@@ -177,6 +179,12 @@ class PromptEncoder:
     def _encode(
         self, rows: Rows, with_answers: bool, malformed: MalformedRows | None, row_numbers: Iterable[int] | None
     ) -> list:
+        check_type("rows", rows, Mapping)
+        needed = ["user", "answer"] if with_answers else ["user"]
+        if missing := [name for name in needed if name not in rows]:
+            raise InvalidSequencesError(f"`rows` lacks the columns {missing}; it has {list(rows)}.")
+        if len({len(rows[name]) for name in (*needed, "system") if name in rows}) > 1:
+            raise InvalidSequencesError("`rows` must have columns of one length.")
         columns = {"user": as_texts(rows["user"])}
         if self.is_encoder_decoder:  # as FORGE does
             columns["user"] = pc.utf8_trim_whitespace(columns["user"])

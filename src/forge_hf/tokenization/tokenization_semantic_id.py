@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..checks import check_integer, check_type
 from ..hub import write_then_rename
 from ..semantic_ids import SemanticIdLayout
 from ..semantic_ids.layout import MAX_NUM_TOKENS
@@ -88,11 +89,9 @@ class SemanticIdTokenizer(PreTrainedTokenizerFast):
                 "Give exactly one of `layout` and `codebook_sizes`. A saved tokenizer that lacks `codebook_sizes` in "
                 "its tokenizer_config.json wasn't saved by `SemanticIdTokenizer`."
             )
-        if not isinstance(num_user_buckets, int) or isinstance(num_user_buckets, bool) or num_user_buckets < 0:
-            raise ValueError(f"`num_user_buckets` must be an integer, 0 or more, got {num_user_buckets!r}.")
-        if num_user_buckets > MAX_NUM_TOKENS:
-            raise ValueError(f"`num_user_buckets` must be at most {MAX_NUM_TOKENS:,}, got {num_user_buckets:,}.")
+        check_integer("num_user_buckets", num_user_buckets, 0, MAX_NUM_TOKENS)
         self._layout = layout if layout is not None else SemanticIdLayout(codebook_sizes)
+        check_type("layout", self._layout, SemanticIdLayout)
         self.num_user_buckets = num_user_buckets
         self.codes_are_special = codes_are_special
         special_tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "<sep>"}
@@ -172,6 +171,8 @@ def semantic_id_token_ids(tokenizer: PreTrainedTokenizerBase, layout: SemanticId
     Raises:
         `ValueError`: A code isn't one token of the tokenizer.
     """
+    check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
+    check_type("layout", layout, SemanticIdLayout)
     codes = layout.tokens()
     vocabulary = tokenizer.get_vocab()
     token_ids = [vocabulary.get(code, -1) for code in codes]

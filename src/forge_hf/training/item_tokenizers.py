@@ -151,6 +151,9 @@ def convert_forge_weights(state_dict: Mapping[str, torch.Tensor]) -> RQVAEModel:
     missing = [name for name in (*renamed.values(), *codebooks) if name not in weights]
     if missing or not codebooks:
         raise ValueError(f"`state_dict` isn't of FORGE's RQ-VAE: it lacks {', '.join(missing[:3] or ['codebooks'])}.")
+    flat = [name for name in (*renamed.values(), *codebooks) if name.endswith("weight") and weights[name].ndim != 2]
+    if flat:
+        raise ValueError(f"`state_dict` isn't of FORGE's RQ-VAE: {flat[0]} has shape {tuple(weights[flat[0]].shape)}.")
     encoder = [weights[renamed[f"encoder.layers.{layer}.weight"]] for layer in range(3)]
     model = create_item_tokenizer(
         "forge",
@@ -159,6 +162,13 @@ def convert_forge_weights(state_dict: Mapping[str, torch.Tensor]) -> RQVAEModel:
         codebook_dim=encoder[2].shape[0],
         codebook_sizes=[len(weights[name]) - 1 for name in codebooks],
     )
+    state = model.state_dict()
+    for ours, theirs in renamed.items():
+        if weights[theirs].shape != state[ours].shape or not weights[theirs].isfinite().all():
+            raise ValueError(
+                f"`state_dict` must have finite weights of shape {tuple(state[ours].shape)} in {theirs}, got "
+                f"{tuple(weights[theirs].shape)}."
+            )
     model.load_state_dict({ours: weights[theirs] for ours, theirs in renamed.items()}, strict=False)
     for level, name in enumerate(codebooks):
         model.set_codebook(level, weights[name][:-1])  # the last row is for padding, and never a code

@@ -4,6 +4,8 @@
 import torch
 from torch import nn
 
+from ..checks import check_number, check_type
+
 
 __all__ = ["add_hidden_dropout"]
 
@@ -29,6 +31,8 @@ def add_hidden_dropout(model: nn.Module, p: float) -> list[torch.utils.hooks.Rem
     Raises:
         `ValueError`: `p` isn't in [0, 1), or the model's layers lack `self_attn` and `mlp`.
     """
+    check_type("model", model, nn.Module)
+    check_number("p", p)
     if not 0 <= p < 1:
         raise ValueError(f"`p` must be in [0, 1), got {p}.")
     layers = [m for m in model.modules() if hasattr(m, "self_attn") and hasattr(m, "mlp")]

@@ -265,7 +265,7 @@ class RetrievalTrainer(ForgeTrainer):
         """As `transformers.Trainer.train`, with `hidden_dropout` on the model for as long as it lasts."""
         metric = self.args.metric_for_best_model
         if self.args.load_best_model_at_end and metric is not None and "@" in metric:
-            if int(metric.rsplit("@", 1)[1]) not in self.args.eval_ks:
+            if metric.rsplit("@", 1)[1] not in map(str, self.args.eval_ks):
                 raise ValueError(
                     f"`metric_for_best_model` is {metric!r}, but `eval_ks` is {self.args.eval_ks}. Make them agree."
                 )

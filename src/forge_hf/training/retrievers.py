@@ -15,6 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from ..checks import check_type
 from ..generation.loading import save_adapter_alone
 from ..generation.retrieval import check_fingerprint, set_trained_setting
 from ..models.rqvae import RQVAEModel
@@ -94,6 +95,7 @@ def create_retriever(
     ('Qwen2ForCausalLM', 8)
     ```
     """
+    check_type("catalog", catalog, SemanticIdCatalog)
     if name_or_path in RETRIEVER_PRESETS:
         if rqvae is not None:
             raise ValueError(

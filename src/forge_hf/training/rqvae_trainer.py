@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction, TrainOutput
 
+from ..checks import check_integer
 from ..data.embeddings import ItemEmbeddings
 from ..data.interactions import UserItemPairs
 from ..data.pairs import ItemPairs
@@ -216,6 +217,7 @@ class RQVAETrainer(ForgeTrainer):
         self._check_pairs()
         config, largest = self.model.config, max(self.model.config.codebook_sizes)
         if self._needs_kmeans:
+            check_integer("kmeans_iterations", self.args.kmeans_iterations)
             if 0 < len(self.train_dataset) < largest:
                 raise InvalidEmbeddingsError(
                     f"`train_dataset` has {len(self.train_dataset)} items, but the k-means of a codebook of {largest} "

@@ -4,11 +4,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from ..checks import check_dataset, check_integer
 from ..errors import InvalidSequencesError
 from ..semantic_ids import SemanticIdCatalog
 from .fingerprints import fingerprint
@@ -56,9 +58,13 @@ class SequenceWindows(Dataset):
     """
 
     def __init__(self, sequences: HFDataset, catalog: SemanticIdCatalog, max_items: int, every_prefix: bool):
-        if max_items < 1:
-            raise ValueError(f"`max_items` must be at least 1, got {max_items}.")
+        check_dataset("sequences", sequences)
+        check_integer("max_items", max_items)
+        if "items" not in sequences.column_names:
+            raise InvalidSequencesError(f"`sequences` lacks the column 'items'; it has {sequences.column_names}.")
         items = sequences.with_format("arrow")["items"][:].combine_chunks() if len(sequences) else None
+        if items is not None and not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type)):
+            raise InvalidSequencesError(f"`sequences` must have lists of item ids in `items`, got {items.type}.")
         if items is None or len(items.flatten()) == 0:
             raise InvalidSequencesError("`sequences` must hold at least one item, got none.")
         stops = np.cumsum(items.value_lengths().to_numpy(zero_copy_only=False))
@@ -127,6 +133,9 @@ class LengthGroupedEpochSampler(Sampler):
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        check_integer("batch_size", batch_size)
+        if len(lengths) == 0:
+            raise ValueError("`lengths` is empty: there is nothing to sample.")
         self._lengths = lengths.tolist()
         self._batch_size = batch_size
         self._seed = seed

@@ -14,6 +14,7 @@ from datasets.iterable_dataset import SkipExamplesIterable, TakeExamplesIterable
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from ..checks import check_dataset, check_integer, check_type
 from ..data import MalformedRows
 from ..errors import InvalidSequencesError
 from ..tokenization import PromptEncoder
@@ -76,6 +77,7 @@ class PromptRows(Dataset):
         malformed: MalformedRows | None = None,
         show_progress: bool = False,
     ):
+        check_dataset("rows", rows)
         _check_columns(rows.column_names)
         self.encoder = encoder
         self.malformed = malformed or MalformedRows(source="`train_dataset`")
@@ -173,8 +175,10 @@ class PromptStream(IterableDataset):
         num_processes: int = 1,
         malformed: MalformedRows | None = None,
     ):
-        if buffer_size < 0:
-            raise ValueError(f"`buffer_size` can't be negative, got {buffer_size}.")
+        check_type("rows", rows, HFIterableDataset)
+        check_integer("buffer_size", buffer_size, 0)
+        check_integer("num_processes", num_processes)
+        check_integer("process_index", process_index, 0, num_processes - 1)
         first = next(iter(rows.take(1)), None)
         if first is None:
             raise InvalidSequencesError("`rows` must hold at least one row, got none.")

@@ -13,7 +13,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
 from ..rqvae.modeling_neural_item_tokenizer import ItemTokenizerMLP, NeuralItemTokenizerModel, reconstruction_loss
-from .configuration_fsq import FSQConfig
+from .configuration_fsq import FSQConfig, check_fsq_levels
 
 
 __all__ = ["FSQModel", "FSQOutput", "FiniteScalarQuantizer"]
@@ -76,6 +76,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def __init__(self, groups: Sequence[Sequence[int]]):
         super().__init__()
+        check_fsq_levels("groups", groups)
         self.groups = [list(group) for group in groups]
 
     def _steps(self, like: torch.Tensor) -> torch.Tensor:

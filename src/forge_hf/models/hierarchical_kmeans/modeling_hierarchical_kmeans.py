@@ -113,7 +113,7 @@ class HierarchicalKMeansModel(FittedItemTokenizerModel):
             [`DuplicateItemError`]: if an item id occurs twice.
             `ValueError`: if the tree has too many clusters to keep.
         """
-        self._check_items(items)
+        self._check_items(items, seed=seed, num_iterations=num_iterations)
         self.input_normalization.set_statistics(*mean_and_std(items))
         rng = np.random.default_rng(seed)
         nodes = torch.zeros(len(items), dtype=torch.int64)

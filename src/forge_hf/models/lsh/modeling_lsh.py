@@ -78,7 +78,7 @@ class LSHModel(FittedItemTokenizerModel):
             [`InvalidEmbeddingsError`]: before any work, if the embeddings are empty, of another width or not finite.
             [`DuplicateItemError`]: if an item id occurs twice.
         """
-        self._check_items(items)
+        self._check_items(items, seed=seed)
         mean, std = mean_and_std(items)
         self.input_normalization.set_statistics(mean, std)
         planes = torch.randn(self.planes.shape, generator=torch.Generator().manual_seed(seed))

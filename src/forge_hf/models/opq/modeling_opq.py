@@ -117,10 +117,8 @@ class OPQModel(FittedItemTokenizerModel):
         sample_size = POINTS_PER_CENTROID * size if sample_size is None else sample_size
         if sample_size < size:
             raise ValueError(f"`sample_size` must be at least the codes of a level, {size}, but is {sample_size}.")
-        for name, value in (("num_iterations", num_iterations), ("rotation_iterations", rotation_iterations)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but is {value}.")
-        self._check_items(items, min_items=size)
+        numbers = {"seed": seed, "num_iterations": num_iterations, "rotation_iterations": rotation_iterations}
+        self._check_items(items, min_items=size, **numbers)
 
         import faiss
 

@@ -73,7 +73,7 @@ class RandomIdsModel(FittedItemTokenizerModel):
             [`InvalidEmbeddingsError`]: if the embeddings are empty, of another width or not finite.
             [`DuplicateItemError`]: if an item id occurs twice.
         """
-        self._check_items(items)
+        self._check_items(items, seed=seed)
         keys = np.random.default_rng(seed).integers(-(2**63), 2**63, self.config.input_dim, dtype=np.int64)
         self.keys.copy_(torch.from_numpy(keys))
         self.initialized.fill_(True)

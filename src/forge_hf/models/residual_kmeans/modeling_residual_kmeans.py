@@ -75,6 +75,8 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
 
     def get_codebook(self, level: int) -> torch.Tensor:
         """The centroids of a level, of shape `(codebook_sizes[level], input_dim)`."""
+        if not 0 <= level < self.config.num_levels:
+            raise ValueError(f"`level` must be from 0 to {self.config.num_levels - 1}, but is {level}.")
         return self.codebooks[level].weight
 
     @torch.no_grad()
@@ -110,7 +112,8 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
             `ValueError`: if `sample_size` is less than a codebook has codes.
         """
         sizes = self.config.codebook_sizes
-        self._check_items(items, min_items=max(sizes))
+        numbers = {"seed": seed, "sample_size": sample_size, "num_iterations": num_iterations}
+        self._check_items(items, min_items=max(sizes), **numbers)
         if sample_size is not None and sample_size < max(sizes):
             raise ValueError(
                 f"`sample_size` must be at least the largest of `codebook_sizes`, {max(sizes)}, but is {sample_size}."
@@ -158,7 +161,7 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
         self._check_ready()
         if not self.config.balanced:
             raise ValueError("`balanced_codes` needs a model with `balanced=True` in its config. Use `encode`.")
-        self._check_items(items)
+        self._check_items(items, seed=seed)
         codes = torch.zeros(len(items), 0, dtype=torch.int64, device=self.device)
         for codebook in self.codebooks:
             level_codes = balanced_assignment(_Residuals(self, items, codes), codebook.weight, seed=seed)

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """RQ-VAE configuration. Imports only transformers and huggingface_hub: the same file is the Hub's remote code."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -181,11 +182,11 @@ class RQVAEConfig(PreTrainedConfig):
         if not 0 < self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be between 0 and 1, but is {self.ema_decay}.")
         for name in ("ema_epsilon", "sinkhorn_epsilon", "initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be positive and finite, but is {getattr(self, name)}.")
         for name in ("codebook_loss_weight", "commitment_loss_weight", "contrastive_loss_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and not negative, but is {getattr(self, name)}.")
         if not 0 <= self.dead_code_threshold < 1:
             raise ValueError(
                 "`dead_code_threshold` is a fraction of an even share and must be in [0, 1), "

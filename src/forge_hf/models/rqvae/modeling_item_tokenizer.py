@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -61,6 +62,8 @@ class ItemTokenizerInputNormalization(nn.Module):
                 f"`mean` and `std` must have shape {tuple(self.mean.shape)}, "
                 f"but have {tuple(mean.shape)} and {tuple(std.shape)}."
             )
+        if not (mean.isfinite().all() and std.isfinite().all() and (std >= 0).all()):
+            raise ValueError("`mean` and `std` must be finite, and `std` not negative.")
         if self.kind == "none":
             return
         if self.kind == "center":
@@ -128,6 +131,11 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
         return self.config.input_dim
 
     def _check_embeddings(self, embeddings: torch.Tensor) -> None:
+        if not isinstance(embeddings, torch.Tensor):
+            raise TypeError(
+                f"`embeddings` must be a tensor, but is {type(embeddings).__name__}. Use `torch.as_tensor`, or "
+                "`to_tensor()` of ItemEmbeddings."
+            )
         if embeddings.ndim != 2 or embeddings.shape[1] != self.config.input_dim or len(embeddings) == 0:
             raise ValueError(
                 f"`embeddings` must have shape (batch_size, {self.config.input_dim}) with at least one row, "
@@ -147,6 +155,8 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
             raise ValueError(f"`embeddings` must be finite, but {len(bad)} rows have NaN or infinite values: {rows}.")
 
     def _check_codes(self, codes: torch.Tensor) -> None:
+        if not isinstance(codes, torch.Tensor):
+            raise TypeError(f"`codes` must be a tensor, but is {type(codes).__name__}. Use `torch.as_tensor`.")
         num_levels = len(self.config.codebook_sizes)
         if codes.ndim != 2 or not 1 <= codes.shape[1] <= num_levels:
             raise ValueError(
@@ -238,6 +248,22 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
     def forward(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:
         """The same as `encode`, for models that have no objective."""
         return self.encode(embeddings)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As that of all models.
+
+        Raises:
+            `ValueError`: if the weights are truncated.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights of `{pretrained_model_name_or_path}` are truncated or aren't safetensors: {error}. Save "
+                "the model again, or download it anew."
+            ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """

@@ -160,7 +160,7 @@ class RQVAEModel(RQVAEPreTrainedModel):
 
     def get_codebook(self, level: int) -> torch.Tensor:
         """The codes of a level, of shape `(codebook_sizes[level], codebook_dim)`, detached."""
-        return self.quantizer.codebooks[level].vectors.detach()
+        return self.quantizer.codebooks[self._check_level(level)].vectors.detach()
 
     def set_codebook(self, level: int, centroids: torch.Tensor) -> None:
         """
@@ -175,7 +175,7 @@ class RQVAEModel(RQVAEPreTrainedModel):
         Raises:
             `ValueError`: if the shape is not the codebook's, or a value is not finite.
         """
-        codebook = self.quantizer.codebooks[level]
+        codebook = self.quantizer.codebooks[self._check_level(level)]
         if centroids.shape != codebook.weight.shape or not centroids.isfinite().all():
             raise ValueError(
                 f"`centroids` of level {level} must be finite and of shape {tuple(codebook.weight.shape)}, "
@@ -202,6 +202,11 @@ class RQVAEModel(RQVAEPreTrainedModel):
             centroids = kmeans(points, codebook.size, level)
             self.set_codebook(level, centroids)
             left = self.quantizer.left_over(left, centroids[nearest_codes(points, centroids)])
+
+    def _check_level(self, level: int) -> int:
+        if not 0 <= level < self.config.num_levels:
+            raise ValueError(f"`level` must be from 0 to {self.config.num_levels - 1}, but is {level}.")
+        return level
 
     def _check_positives(self, positives: torch.Tensor, embeddings: torch.Tensor) -> None:
         if self.config.contrastive_loss_weight == 0:

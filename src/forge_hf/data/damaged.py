@@ -1,0 +1,75 @@
+# Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
+"""Damaged files: one error of this package for what `datasets`, Arrow, JSON and Python's codecs raise on them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+from datasets.exceptions import DatasetGenerationError
+
+from ..errors import CorruptFileError, ForgeError
+
+
+__all__ = ["open_npy", "refuse_damaged", "refuse_null_lines"]
+
+
+@contextmanager
+def refuse_damaged(path: str | Path, error_class: type[ForgeError] = CorruptFileError) -> Iterator[None]:
+    """
+    To be put around the opening of a file, and no more than that.
+
+    Args:
+        path (`str` or `Path`):
+            The file, for the message.
+        error_class (`type`, *optional*, defaults to [`CorruptFileError`]):
+            What to raise.
+
+    Raises:
+        [`CorruptFileError`], or `error_class`: if the file is truncated, or isn't what its name says. What a generator
+            of this package raised while `datasets` ran it comes out as it is.
+    """
+    try:
+        yield
+    except (DatasetGenerationError, ValueError, TypeError, KeyError, OSError) as error:
+        # Arrow's and JSON's are ValueErrors, Parquet's an OSError without a number; one with a number is the system's.
+        if isinstance(error, OSError) and error.errno is not None or isinstance(error, FileNotFoundError):
+            raise
+        cause = error.__cause__ or error
+        if isinstance(cause, ForgeError):
+            raise cause from None
+        raise error_class(
+            f"{str(path)!r} is damaged, or isn't what its name says: {type(cause).__name__}: {cause}"
+        ) from error
+
+
+def open_npy(path: Path, error_class: type[ForgeError] = CorruptFileError) -> np.ndarray:
+    """
+    Maps the array of an `.npy` file into memory.
+
+    Raises:
+        [`CorruptFileError`], or `error_class`: if it is truncated, an archive, or has objects in it.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:  # of its header
+        raise error_class(f"{str(path)!r} is not a plain .npy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise error_class(f"{str(path)!r} is not a plain .npy array but an archive: name it .npz.")
+    return array
+
+
+def refuse_null_lines(path: Path) -> None:
+    """
+    Refuses JSON lines one of which is `null`: where a block begins with it, Arrow's reader (26.0) ends the process.
+
+    Raises:
+        [`CorruptFileError`]: if there is one.
+    """
+    if path.stat().st_size == 0:
+        return
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        if content[:4096].lstrip()[:4] == b"null" or content.find(b"\nnull") >= 0:
+            raise CorruptFileError(f"{str(path)!r} must hold JSON objects, one a line, and has a line that is null.")
