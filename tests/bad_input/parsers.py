@@ -150,8 +150,11 @@ def make_parsers(parts: Parts, saved: dict[str, Path], folder: Path) -> list[Par
     np.save(npy, parts.vectors.numpy())
     np.save(objects, np.array({"a": 0, "b": 1, "é": 2}, dtype=object), allow_pickle=True)
     pickled = objects.getvalue()[10 + int.from_bytes(objects.getvalue()[8:10], "little") :]
-    parquet = io.BytesIO()
-    pa.parquet.write_table(pa.table({"item_id": parts.ids, "embedding": parts.vectors.tolist()}), parquet)
+    parquet, stream = io.BytesIO(), io.BytesIO()
+    arrow = pa.table({"item_id": parts.ids, "embedding": parts.vectors.tolist()})
+    pa.parquet.write_table(arrow, parquet)
+    with pa.ipc.new_stream(stream, arrow.schema) as writer:
+        writer.write_table(arrow)
     sids = [
         written("whole.csv", lambda path: write_item_sids(catalog, path)),
         written("whole.csv", lambda path: write_inferred_sids(catalog, path)),
@@ -254,6 +257,7 @@ def make_parsers(parts: Parts, saved: dict[str, Path], folder: Path) -> list[Par
             mutated_bytes([save({"embeddings": parts.vectors})]),
             read_embeddings("x.safetensors"),
         ),
+        Parser("embeddings: arrow", mutated_bytes([stream.getvalue()]), read_embeddings("x.arrow")),
         Parser("embeddings: parquet", mutated_bytes([parquet.getvalue()]), read_embeddings("x.parquet"), 20),
         Parser("run.json", mutated_json([run]), read_retriever("retriever", "run.json"), 2),
         Parser(

@@ -198,6 +198,7 @@ ROWS = table(
     ("read_sequences", "no JSON", lambda w: read_sequences(w.file("x.jsonl", "{\n")), CorruptFileError, "x.jsonl"),
     ("read_sequences", "JSON that is null", lambda w: read_sequences(w.file("x.jsonl", '\nnull\n{"user_id": 1, "items": [1]}\n')), CorruptFileError, "null"),
     ("read_sequences", "JSON with wrong types", lambda w: read_sequences(w.file("x.jsonl", '{"user_id": 1, "items": [[1]]}\n')), InvalidSequencesError, "`items`"),
+    ("read_sequences", "all splits", lambda w: read_sequences(w.saved_splits()), CorruptFileError, "DatasetDict"),
     ("read_sequences", "truncated parquet", lambda w: read_sequences(w.file("x.parquet", b"PAR1")), CorruptFileError, "x.parquet"),
     ("read_sequences", "CSV with a broken row", lambda w: read_sequences(w.file("x.csv", "user_id,items\n1,2 3\n4,5,6,7\n")), CorruptFileError, "x.csv"),
     ("read_text_rows", "no file", lambda w: read_text_rows(w.path("x.csv")), FileNotFoundError, "`path`"),

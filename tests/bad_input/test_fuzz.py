@@ -24,7 +24,7 @@ NAMES = [
     *("catalog: header", "catalog: JSON", "catalog: bytes of JSON", "prefix table: safetensors"),
     *("prefix table: header", "prefix table: metadata", "predictions: bytes", "predictions: JSON", "sequences: text"),
     *("sequences: JSON lines", "embeddings: npy", "pairs: npy", "embeddings: safetensors"),
-    *("embeddings: parquet", "run.json"),
+    *("embeddings: arrow", "embeddings: parquet", "run.json"),
     *("run.json: bytes", "config.json of a retriever", "config.json of an item tokenizer", "adapter_config.json"),
     *("cards", "data files: CSV", "data files: Parquet", "data files: JSON lines", "categories"),
 ]

@@ -211,6 +211,12 @@ class World:
         Dataset.from_dict(columns).to_parquet(self.folder / name)
         return self.file(name, (self.folder / name).read_bytes())
 
+    def saved_splits(self) -> Path:
+        """A saved `DatasetDict`."""
+        self.splits.save_to_disk(self.folder / "splits")
+        self.expected |= self.files()
+        return self.folder / "splits"
+
     def command(self, *args: Any) -> None:
         """Runs `forge-hf`, whose refusal is one line on stderr and exit code 2."""
         done = CliRunner().invoke(app, [str(arg) for arg in args])

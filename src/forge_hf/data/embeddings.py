@@ -133,6 +133,8 @@ class ItemEmbeddings(Dataset):
                 dataset = ArrowDataset.from_file(str(path))
             else:
                 dataset = ArrowDataset.from_parquet(str(path))
+            check_dataset("path", dataset)
+            dataset.data.validate(full=True)  # Arrow reads what is mapped without looking where it leads
         items = cls.from_dataset(dataset)
         return items if item_ids is None else cls(items._table, item_ids)
 

@@ -203,7 +203,10 @@ def _read_text(path: Path) -> tuple[pa.Array, pa.LargeListArray]:
 def _load(path: Path) -> Dataset:
     if path.is_dir():
         with refuse_damaged(path):
-            return load_from_disk(str(path))
+            dataset = load_from_disk(str(path))
+            check_dataset("path", dataset)
+            dataset.data.validate(full=True)  # Arrow reads what is mapped without looking where it leads
+            return dataset
     if path.suffix in _BUILDERS:
         if not path.is_file():
             raise FileNotFoundError(f"There is no sequence file {path}.")
