@@ -91,7 +91,7 @@ def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
             rqvae = AutoModel.from_pretrained(args.rqvae)
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
         rqvae = rqvae.to(accelerator.device).eval()
-        codes = encode_items(rqvae, items, output_dir / ".codes", source=args.embeddings)
+        codes = encode_items(rqvae, items, output_dir / ".codes", sources=args.embeddings or ())
 
         @torch.no_grad()
         def candidates(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

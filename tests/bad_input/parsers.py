@@ -130,10 +130,10 @@ def make_parsers(parts: Parts, saved: dict[str, Path], folder: Path) -> list[Par
     table = (saved["retriever"] / "prefix_table.safetensors").read_bytes()
     header_size = int.from_bytes(table[:8], "little")
     header = json.loads(table[8 : 8 + header_size])
-    facts = json.loads(header["__metadata__"]["prefix_table"])
+    facts = json.loads(header["__metadata__"]["forge_hf"])
 
     def with_facts(document: bytes) -> bytes:
-        new = header | {"__metadata__": {"format": "pt", "prefix_table": document.decode()}}
+        new = header | {"__metadata__": {"forge_hf": document.decode()}}
         return with_header(json.dumps(new).encode())
 
     def with_header(document: bytes) -> bytes:

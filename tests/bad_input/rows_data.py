@@ -14,6 +14,7 @@ from forge_hf.data import (
     ItemPairs,
     MalformedRows,
     SyntheticMarket,
+    UserItemPairs,
     adjacent_pairs,
     behavior_to_lists,
     leave_one_out,
@@ -62,11 +63,24 @@ def lines(*texts):
     return "".join(f"{text}\n" for text in texts)
 
 
+def joined(count):
+    vectors = torch.arange(2.0 * count).view(count, 2)
+    return ItemEmbeddings(vectors).join(collaborative=ItemEmbeddings(vectors))
+
+
 FEATURE = "AACAPwAAAEA="  # 1.0 and 2.0
 BAD_UTF8 = b"user_history,target_item\n\xff\xfe,a\n"
 
 ROWS = table(
     # entry point                | bad input                    | call                                | error               | the message names
+    ("UserItemPairs", "no collaborative vectors", lambda w: UserItemPairs(w.items, w.items, [[0, 0]]), ValueError, "`users`"),
+    ("UserItemPairs", "an unknown item", lambda w: UserItemPairs(joined(2), joined(2), [[0, 7]]), UnknownItemError, "7"),
+    ("UserItemPairs", "empty", lambda w: UserItemPairs(joined(2), joined(2), ([], [])), ValueError, "`interactions`"),
+    ("UserItemPairs", "one column", lambda w: UserItemPairs(joined(2), joined(2), [[0], [1]]), ValueError, "`interactions`"),
+    ("ItemEmbeddings.join", "unknown items", lambda w: joined(3).join(other=joined(2)), UnknownItemError, "`other`"),
+    ("ItemEmbeddings.join", "a tensor", lambda w: joined(3).join(other=torch.ones(3, 2)), TypeError, "`other`"),
+    ("ItemEmbeddings.concatenate", "nothing", lambda w: ItemEmbeddings.concatenate([]), ValueError, "`tables`"),
+    ("ItemEmbeddings.concatenate", "unknown items", lambda w: ItemEmbeddings.concatenate([joined(3), joined(2)]), UnknownItemError, "`tables[1]`"),
     ("ItemEmbeddings", "a list", lambda w: ItemEmbeddings([[1.0, 2.0]]), TypeError, "`embeddings`"),
     ("ItemEmbeddings", "one dimension", lambda w: ItemEmbeddings(torch.ones(3)), InvalidEmbeddingsError, "`embeddings`"),
     ("ItemEmbeddings", "texts", lambda w: ItemEmbeddings(np.array([["a", "b"]])), InvalidEmbeddingsError, "`embeddings`"),

@@ -9,13 +9,19 @@ from huggingface_hub.errors import StrictDataclassError
 from forge_hf.data import ItemEmbeddings
 from forge_hf.errors import DuplicateItemError, InvalidEmbeddingsError
 from forge_hf.models import (
+    DASConfig,
+    DASModel,
     FiniteScalarQuantizer,
     FSQConfig,
     FSQModel,
     HierarchicalKMeansConfig,
     HierarchicalKMeansModel,
+    LetterConfig,
+    LetterModel,
     LSHConfig,
     LSHModel,
+    MMQConfig,
+    MMQModel,
     OPQConfig,
     OPQModel,
     RandomIdsConfig,
@@ -28,6 +34,7 @@ from forge_hf.models import (
     RQVAEModel,
     VQVAEConfig,
     VQVAEModel,
+    encode_items,
 )
 
 from .world import INF, NAN, TWO_GIB_HEADER, Row, table, truncated
@@ -40,6 +47,9 @@ TRAINED = {
     RQVAEModel: RQVAEConfig(**SIZES, **NEURAL),
     VQVAEModel: VQVAEConfig(**SIZES, **NEURAL),
     FSQModel: FSQConfig(input_dim=4, hidden_sizes=[4], fsq_levels=[[4], [4]]),
+    LetterModel: LetterConfig(**SIZES, **NEURAL, diversity_num_clusters=2),
+    DASModel: DASConfig(**SIZES, **NEURAL),
+    MMQModel: MMQConfig(modality_dims=[2, 2], num_shared_experts=0, num_specific_experts=1, codebook_sizes=[4, 4], **NEURAL),
 }
 FITTED = {
     ResidualKMeansModel: ResidualKMeansConfig(**SIZES),
@@ -76,6 +86,18 @@ ROWS = table(
     ("RQVAEConfig", "an assignment of no kind", lambda w: RQVAEConfig(training_assignment=["nearest", "?"]), StrictDataclassError, "`training_assignment`"),
     ("VQVAEConfig", "chunks that don't fit", lambda w: VQVAEConfig(codebook_dim=5, codebook_sizes=[4, 4]), StrictDataclassError, "`codebook_dim`"),
     ("VQVAEConfig", "a form of no kind", lambda w: VQVAEConfig(codebook_form="sum"), StrictDataclassError, "codebook_form"),
+    ("LetterConfig", "negative", lambda w: LetterConfig(diversity_loss_weight=-1), StrictDataclassError, "`diversity_loss_weight`"),
+    ("LetterConfig", "NaN", lambda w: LetterConfig(collaborative_loss_weight=NAN), StrictDataclassError, "`collaborative_loss_weight`"),
+    ("LetterModel", "vectors of another width", lambda w: trained(LetterModel)(w.vectors, collaborative=torch.ones(len(w.vectors), 5)), ValueError, "`collaborative`"),
+    ("DASConfig", "a temperature of 0", lambda w: DASConfig(temperature=0), StrictDataclassError, "`temperature`"),
+    ("DASConfig", "NaN", lambda w: DASConfig(u2i_loss_weight=NAN), StrictDataclassError, "`u2i_loss_weight`"),
+    ("DASModel.encode_users", "wrong width", lambda w: trained(DASModel).encode_users(torch.ones(2, 5)), ValueError, "(batch_size, 4)"),
+    ("MMQConfig", "one modality", lambda w: MMQConfig(modality_dims=[4]), StrictDataclassError, "`modality_dims`"),
+    ("MMQConfig", "another width", lambda w: MMQConfig(modality_dims=[4, 4], input_dim=9), StrictDataclassError, "`input_dim`"),
+    ("MMQConfig", "other numbers of experts", lambda w: MMQConfig(modality_dims=[2, 2], codebook_sizes=[4]), StrictDataclassError, "`codebook_sizes`"),
+    ("encode_items", "no model", lambda w: encode_items("rqvae", w.items, w.output("codes")), TypeError, "`model`"),
+    ("encode_items", "no items", lambda w: encode_items(w.rqvae, w.vectors, w.output("codes")), TypeError, "`items`"),
+    ("encode_items", "wrong width", lambda w: encode_items(w.rqvae, ItemEmbeddings(torch.ones(2, 5)), w.output("codes")), InvalidEmbeddingsError, "5"),
     ("FSQConfig", "one value", lambda w: FSQConfig(fsq_levels=[[1]]), StrictDataclassError, "`fsq_levels`"),
     ("FSQConfig", "too many codes", lambda w: FSQConfig(fsq_levels=[[2**16, 2**16]]), StrictDataclassError, "`fsq_levels`"),
     ("FSQConfig", "other sizes", lambda w: FSQConfig(fsq_levels=[[4]], codebook_sizes=[5]), StrictDataclassError, "`codebook_sizes`"),

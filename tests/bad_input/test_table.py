@@ -38,14 +38,17 @@ ROWS = [row for module in TABLES for row in module.ROWS]
 PACKAGE = str(Path(forge_hf.__file__).parent)
 # What calls return, what users derive from, and parts whose input another part of the package made: no entry points.
 RESULTS = {
-    *("BeamSearchOutput", "CatalogRanking", "Children", "FSQOutput", "FolderFacts", "ItemTokenizerOutput"),
+    *("BeamSearchOutput", "CatalogRanking", "Children", "DASOutput", "FSQOutput", "FolderFacts"),
+    *("ItemTokenizerOutput", "LetterOutput", "MMQOutput", "MMQSoftEncoderOutput"),
     *("RQVAEEncoderOutput", "RQVAEOutput", "RetrievalResult", "Retriever", "SemanticIdQuality"),
     *("UnconstrainedResult", "ForgeError"),
 }
 BASES = {"Baseline", "ItemTokenizerPreTrainedModel", "NeuralItemTokenizerModel", "RQVAEPreTrainedModel"}
 PARTS = {
     *("CausalCollator", "PromptCollator", "RQVAEContrastiveLoss", "Seq2SeqCollator", "describe_hardware"),
-    *("describe_scores", "describe_versions", "explain_hub_errors", "is_generated", "write_run", "write_then_rename"),
+    *("describe_scores", "describe_versions", "explain_hub_errors", "is_generated", "write_run"),
+    # What writes files has tests of its own, which fail at each call in turn.
+    *("Shards", "finish_interrupted", "lock_file", "lock_folder", "write_folder", "write_json", "write_then_rename"),
 }
 
 

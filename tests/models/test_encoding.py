@@ -96,28 +96,28 @@ def test_damaged_batches_are_encoded_again(model, items, expected, tmp_path, mon
 def test_what_has_changed_isnt_mixed(model, items, tmp_path):
     source = tmp_path / "items.npy"
     source.write_bytes(b"items")
-    encode(model, items, tmp_path, source=source)
+    encode(model, items, tmp_path, sources=[source])
     rows = items.to_tensor()
     rows[50, 3] += 1e-6
     renamed = ItemEmbeddings(items.to_tensor(), item_ids=[f"i{n}" for n in range(NUM_ITEMS)])
-    encode(model, renamed, tmp_path, source=source)  # ids have no part in codes
+    encode(model, renamed, tmp_path, sources=[source])  # ids have no part in codes
     for changed, name in (
         ((make_model(1), items), "model"),
         ((model, ItemEmbeddings(rows)), "embeddings"),
         ((model, items.select(range(100))), "num_items"),
     ):
         with pytest.raises(ValueError, match=f"`{name}`"):
-            encode(*changed, tmp_path, source=source)
+            encode(*changed, tmp_path, sources=[source])
     with pytest.raises(ValueError, match="`batch_size` 10 then, 9 now"):
-        encode(model, items, tmp_path, source=source, batch_size=9)
+        encode(model, items, tmp_path, sources=[source], batch_size=9)
     with torch.no_grad():
         next(model.buffers()).add_(1)
         with pytest.raises(ValueError, match="`model`"):
-            encode(model, items, tmp_path, source=source)
+            encode(model, items, tmp_path, sources=[source])
         next(model.buffers()).sub_(1)
     os.utime(source, ns=(1, 1))
     with pytest.raises(ValueError, match="`source`"):
-        encode(model, items, tmp_path, source=source)
+        encode(model, items, tmp_path, sources=[source])
     with pytest.raises(ValueError, match="batch_size"):
         encode(model, items, tmp_path, batch_size=0)
     with pytest.raises(InvalidEmbeddingsError, match="width"):

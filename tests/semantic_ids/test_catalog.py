@@ -388,9 +388,9 @@ def test_loading_makes_no_copy(tmp_path):
 
 @pytest.mark.parametrize("ids", [["a", "b\ud800"], ["\udfff", "a"]])
 def test_ids_that_no_file_could_hold_are_refused(ids):
-    with pytest.raises(ValueError, match="text that UTF-8 can write"):
+    with pytest.raises(ValueError, match="UTF-8 can't hold"):
         make(ids, [[0, 0, 0]] * 2)
-    with pytest.raises(UnknownItemError, match="text that UTF-8 can write"):
+    with pytest.raises(UnknownItemError, match="UTF-8 can't hold"):
         make(["a", "b"], [[0, 0, 0]] * 2).codes_for(ids)
 
 

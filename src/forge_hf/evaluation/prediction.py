@@ -153,7 +153,7 @@ def predict_to_jsonl(
     for start in range(0, len(rows), _BLOCK_SIZE):
         prompts = encode(prompt_columns[start : start + _BLOCK_SIZE], start, malformed)
         malformed.check()
-        digest.update(json.dumps(rows[start : start + _BLOCK_SIZE], sort_keys=True).encode())
+        digest.update(_as_json(rows[start : start + _BLOCK_SIZE]))
         for prompt in prompts:
             digest.update(b"-" if prompt is None else prompt.numpy())
     malformed.report()
@@ -298,3 +298,10 @@ def _batches(prompts: list[torch.Tensor | None], batch_size: int) -> list[list[i
     malformed = [row for row, prompt in enumerate(prompts) if prompt is None]
     batches = [readable[at : at + batch_size] for at in range(0, len(readable), batch_size)]
     return [*batches, malformed] if malformed else batches
+
+
+def _as_json(rows: dict[str, list]) -> bytes:
+    try:
+        return json.dumps(rows, sort_keys=True).encode()
+    except TypeError as error:
+        raise ValueError(f"`rows` must have columns that JSON can hold: {error}. Remove the others.") from error

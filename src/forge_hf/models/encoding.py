@@ -3,12 +3,14 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..checks import check_type
 from ..data import ItemEmbeddings
 from ..hub import Shards
 from ..hub.processes import join_processes, wait_for_processes
@@ -28,7 +30,7 @@ def encode_items(
     items: ItemEmbeddings,
     shards: str | os.PathLike,
     *,
-    source: str | os.PathLike | None = None,
+    sources: Sequence[str | os.PathLike] = (),
     batch_size: int = 8192,
     show_progress: bool = True,
 ) -> torch.Tensor:
@@ -46,9 +48,9 @@ def encode_items(
             The items.
         shards (`str` or `os.PathLike`):
             Name of the files to keep batches in, to which `.part-0000` and so on is added.
-        source (`str` or `os.PathLike`, *optional*):
-            File or folder that the items were read from. After it has changed, codes of before aren't gone on with.
-            Without it, or besides, embeddings are told apart by all rows, or by 65,536 evenly spaced ones of more.
+        sources (`Sequence[str | os.PathLike]`, *optional*):
+            Files or folders that the items were read from. After one has changed, codes of before aren't gone on with.
+            Without them, or besides, embeddings are told apart by all rows, or by 65,536 evenly spaced ones of more.
         batch_size (`int`, *optional*, defaults to 8192):
             Number of items that a process encodes at once.
         show_progress (`bool`, *optional*, defaults to `True`):
@@ -83,13 +85,15 @@ def encode_items(
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size!r}.")
+    check_type("model", model, ItemTokenizerPreTrainedModel)
+    check_type("items", items, ItemEmbeddings)
     items.validate(expected_dim=model.config.input_dim)
     settings = {
         "num_items": len(items),
         "batch_size": batch_size,
         "model": digest_model(model),
         "embeddings": _digest_rows(items),
-        "source": None if source is None else _digest_files(Path(source)),
+        "source": [_digest_files(Path(path)) for path in sources],
     }
     index, count = join_processes()
     finished = Shards(shards, settings, part=index)
