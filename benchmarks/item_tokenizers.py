@@ -2,21 +2,24 @@
 """
 All item tokenizers side by side, on Amazon Beauty and Sports (2014, 5-core).
 
+    python examples/train_item_vectors.py --sequences ../shared/data/amazon2014/beauty/sequences.txt \
+        --num_train_epochs 10 --learning_rate 4e-3 --output_dir runs/item_vectors/beauty
     python benchmarks/item_tokenizers.py fit --dataset beauty         # fits each, measures its codes
     python benchmarks/item_tokenizers.py retrieve --dataset beauty    # the main ones: a small retriever, three seeds
     python benchmarks/item_tokenizers.py table                        # the table and the picture of all that has run
 
 `--only` picks some by name; what has run isn't run again. Every tokenizer gets the same MiniLM embeddings of all items
-(the collaborative ones see training sequences besides, never a validation or test item), one CPU thread, and settings
-that are ours, not tuned on the scores below. Every retriever is the same small Qwen2, trained alike on the training
-sequences for a few epochs and scored once on the test items: what counts is the order, not the height.
+(some learn from training sequences besides, never from a validation or test item: from pairs of neighbours, or from
+the collaborative vectors of the first command), one CPU thread, and settings that weren't tuned on the scores below.
+Every retriever is the same small Qwen2, trained alike on the training sequences for a few epochs and scored once on
+the test items: what counts is the order, not the height.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,18 +37,24 @@ from forge_hf import (
     RQVAETrainer,
     RQVAETrainingArguments,
     SemanticIdCatalog,
+    create_item_tokenizer,
     leave_one_out,
     read_sequences,
 )
-from forge_hf.data import ItemPairs
+from forge_hf.data import ItemPairs, UserItemPairs
 from forge_hf.hub import describe_hardware
 from forge_hf.models import (
+    DASConfig,
+    DASModel,
     FSQConfig,
     FSQModel,
     HierarchicalKMeansConfig,
     HierarchicalKMeansModel,
+    LetterConfig,
+    LetterModel,
     LSHConfig,
     LSHModel,
+    MMQModel,
     OPQConfig,
     OPQModel,
     RandomIdsConfig,
@@ -76,12 +85,14 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How one is made. `make` takes the number of items; `training` are arguments of a network's trainer."""
+    """
+    How one is made. `make` takes the number of items; `training` are arguments of a network's trainer, and `data` says
+    what it learns from: "items", "pairs" besides, or "letter", "das" and "mmq" with collaborative vectors.
+    """
 
     make: Callable[[int], Any]
     training: dict | None = None
-    pairs: bool = False
-    fit: dict = field(default_factory=dict)
+    data: str = "items"
     is_main: bool = False
 
 
@@ -89,13 +100,11 @@ def fitted(model: type, config: type, main: bool = False, **options) -> Tokenize
     return Tokenizer(lambda num_items: model(config(input_dim=DIM, **options)), is_main=main)
 
 
-def trained(
-    model: type, config: type, *, main: bool = False, pairs: bool = False, training=(), **options
-) -> Tokenizer:
+def trained(model: type, config: type, main: bool = False, data: str = "items", training=(), **options) -> Tokenizer:
     def make(num_items: int):
         return model(config(**RQVAE | options))
 
-    return Tokenizer(make, training=TRAINING | dict(training), pairs=pairs, is_main=main)
+    return Tokenizer(make, training=TRAINING | dict(training), data=data, is_main=main)
 
 
 def tree(num_items: int) -> HierarchicalKMeansModel:
@@ -111,15 +120,25 @@ def fsq(levels: int) -> Tokenizer:
     )
 
 
+def mmq(num_items: int) -> MMQModel:
+    """Two shared experts, and one each for text and for collaborative vectors."""
+    return create_item_tokenizer("mmq", modality_dims=[DIM, 64], num_specific_experts=1)
+
+
 def residual(main: bool = False, **options) -> Tokenizer:
     return fitted(ResidualKMeansModel, ResidualKMeansConfig, main, **options)
 
 
 THREE, FOUR = [256] * 3, [256] * 4
 # FORGE weighs a contrastive loss of 1 against means over the dimensions; ours are sums over them.
-CONTRASTIVE = {"contrastive_loss_weight": float(DIM), "pairs": True, "training": {"pair_batch_ratio": 1.0}}
+CONTRASTIVE = {"contrastive_loss_weight": float(DIM), "data": "pairs", "training": {"pair_batch_ratio": 1.0}}
 # An encoder that starts as the identity, at the learning rate of MiniOneRec.
 IDENTITY = {"residual_encoder": True, "codebook_dim": DIM, "training": {"learning_rate": 1e-4}}
+# As for the contrastive loss. Of DAS, a batch is of users and items that they had: an epoch is ten times as long.
+LETTER = {"codebook_update": "gradient", "collaborative_dim": 64}
+LETTER |= {"collaborative_loss_weight": 0.02 * DIM, "diversity_loss_weight": 1e-4 * DIM}
+VIEWS = dict.fromkeys([f"{view}_loss_weight" for view in ("u2i", "i2i", "u2u", "co_i2i", "co_u2u")], float(DIM) / 5)
+DAS = {"collaborative_dim": 64, "user_input_dim": 64, "training": {"num_train_epochs": 6}, **VIEWS}
 VQ = partial(trained, VQVAEModel, VQVAEConfig)
 TOKENIZERS = {
     "Random IDs 3x256": fitted(RandomIdsModel, RandomIdsConfig, True, codebook_sizes=THREE),
@@ -150,62 +169,96 @@ TOKENIZERS = {
     ),
     "RQ-KMeans+ 3x256": trained(RQVAEModel, RQVAEConfig, codebook_sizes=THREE, **IDENTITY),
     "RQ-VAE 3x256, contrastive": trained(RQVAEModel, RQVAEConfig, main=True, codebook_sizes=THREE, **CONTRASTIVE),
+    "LETTER 3x256": trained(LetterModel, LetterConfig, main=True, data="letter", codebook_sizes=THREE, **LETTER),
+    "LETTER 4x256": trained(LetterModel, LetterConfig, data="letter", codebook_sizes=FOUR, **LETTER),
+    "DAS 3x256": trained(DASModel, DASConfig, data="das", codebook_sizes=THREE, **DAS),
+    "MMQ 4x256": Tokenizer(mmq, training=TRAINING, data="mmq"),
     "RQ-VAE 4x256, contrastive": trained(RQVAEModel, RQVAEConfig, codebook_sizes=FOUR, **CONTRASTIVE),
 }
 
 
-def load_data(folder: Path):
-    """The splits, the embeddings and the items that stand side by side in training sequences."""
-    item_ids = pd.read_parquet(folder / "items.parquet", columns=["item_id"])["item_id"].sort_values().tolist()
-    embeddings = ItemEmbeddings.from_file(folder / "embeddings_minilm.safetensors", item_ids=item_ids)
-    splits = leave_one_out(read_sequences(str(folder / "sequences.txt")))
-    return splits, embeddings, ItemPairs.from_sequences(embeddings, splits["train"])
+@dataclass
+class Data:
+    """What tokenizers learn from."""
+
+    splits: Any
+    embeddings: ItemEmbeddings
+    pairs: ItemPairs
+    vectors: Path
+
+    @classmethod
+    def load(cls, args: argparse.Namespace) -> "Data":
+        folder = args.data / args.dataset
+        item_ids = pd.read_parquet(folder / "items.parquet", columns=["item_id"])["item_id"].sort_values().tolist()
+        embeddings = ItemEmbeddings.from_file(folder / "embeddings_minilm.safetensors", item_ids=item_ids)
+        splits = leave_one_out(read_sequences(str(folder / "sequences.txt")))
+        pairs = ItemPairs.from_sequences(embeddings, splits["train"])
+        return cls(splits, embeddings, pairs, args.vectors / args.dataset)
+
+    def items_for(self, tokenizer: Tokenizer) -> ItemEmbeddings:
+        """What a tokenizer encodes."""
+        if tokenizer.data != "mmq":
+            return self.embeddings
+        return ItemEmbeddings.concatenate([self.embeddings, self.collaborative("items")])
+
+    def collaborative(self, name: str) -> ItemEmbeddings:
+        return ItemEmbeddings.from_file(self.vectors / f"{name}.parquet")
+
+    def for_trainer(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """The data of a trainer, as its arguments."""
+        items = self.items_for(tokenizer)
+        if tokenizer.data in ("letter", "das"):
+            items = items.join(collaborative=self.collaborative("items"))
+        if tokenizer.data != "das":
+            return {"train_dataset": items, "pairs": self.pairs if tokenizer.data == "pairs" else None}
+        # Users are known by nothing but what they did.
+        users = self.collaborative("users")
+        users = users.join(collaborative=users)
+        return {"train_dataset": items, "pairs": UserItemPairs.from_sequences(users, items, self.splits["train"])}
 
 
-def fit(name: str, folder: Path, embeddings: ItemEmbeddings, pairs: ItemPairs, seed: int):
+def fit(name: str, folder: Path, data: Data, seed: int):
     """A tokenizer, which is fitted unless it has been, and the CPU seconds that it took."""
     tokenizer, record = TOKENIZERS[name], folder / "fit.json"
     if not record.exists():
+        given = data.for_trainer(tokenizer)
         set_seed(seed)
         started = time.process_time()
-        model = tokenizer.make(len(embeddings))
+        model = tokenizer.make(len(data.embeddings))
         if tokenizer.training is None:
-            model.fit(embeddings, seed=seed)
+            model.fit(data.embeddings, seed=seed)
         else:
             arguments = RQVAETrainingArguments(
                 output_dir=str(folder / "trainer"), **tokenizer.training, save_strategy="no", seed=seed, use_cpu=True,
                 logging_strategy="no", disable_tqdm=True, report_to="none",
             )  # fmt: skip
-            given = {"pairs": pairs} if tokenizer.pairs else {}
-            RQVAETrainer(model, arguments, train_dataset=embeddings, **given).train()
+            RQVAETrainer(model, arguments, **given).train()
         seconds = time.process_time() - started
         model.eval().save_pretrained(folder)
         write_json(record, {"fit_seconds": seconds})
     return AutoModel.from_pretrained(folder), json.loads(record.read_text())["fit_seconds"]
 
 
-def measure(model, embeddings: ItemEmbeddings, pairs: ItemPairs, seed: int) -> dict[str, Any]:
+def measure(model, items: ItemEmbeddings, data: Data) -> dict[str, Any]:
     """What can be said of a tokenizer's codes without a retriever."""
-    vectors = embeddings.to_tensor().float()
-    seconds = []
+    vectors, inputs, seconds = data.embeddings.to_tensor().float(), items.to_tensor().float(), []
     for _ in range(3):
         started = time.process_time()
-        codes = model.encode(vectors).codes
+        codes = model.encode(inputs).codes
         seconds.append(time.process_time() - started)
     sizes = list(model.config.codebook_sizes)
-    catalog = SemanticIdCatalog.from_codes(embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
-    ids = np.asarray(embeddings.item_ids)[np.asarray(pairs.rows)]
-    quality = semantic_id_quality(catalog, embeddings=vectors, pairs=ids, seed=seed).to_dict()
+    catalog = SemanticIdCatalog.from_codes(items.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
+    ids = np.asarray(items.item_ids)[np.asarray(data.pairs.rows)]
+    quality = semantic_id_quality(catalog, embeddings=vectors, pairs=ids).to_dict()
     result = {"codebook_sizes": sizes, "items_per_second": len(vectors) / min(seconds), "quality": quality}
     if isinstance(model, RandomIdsModel):
         return result
     with torch.no_grad():
-        decoded = model.decode(codes)
+        decoded = model.decode(codes)[:, : vectors.shape[1]]  # the text, where there is more
     spread = (vectors - vectors.mean(dim=0)).square().sum()
     result["unexplained_variance"] = float((vectors - decoded).square().sum() / spread)
-    result["decoded_embedding_hit_rate"] = semantic_id_quality(
-        catalog, embeddings=decoded, pairs=ids, seed=seed
-    ).to_dict()["embedding_hit_rate"]
+    near = semantic_id_quality(catalog, embeddings=decoded, pairs=ids)
+    result["decoded_embedding_hit_rate"] = near.embedding_hit_rate
     rows = np.arange(len(vectors))
     near, found = (nearest_neighbors(ItemEmbeddings(table), rows, NUM_NEIGHBORS) for table in (vectors, decoded))
     result["neighbor_overlap"] = float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(near, found, strict=True)]))
@@ -218,32 +271,34 @@ def run_name(name: str) -> str:
 
 
 def run_fits(args: argparse.Namespace) -> None:
-    _, embeddings, pairs = load_data(args.data / args.dataset)
+    data = Data.load(args)
     for name in args.only or TOKENIZERS:
         folder = args.runs / args.dataset / f"{run_name(name)}_seed0"
         if (folder / "measured.json").exists():
             continue
-        model, seconds = fit(name, folder, embeddings, pairs, seed=0)
-        result = {"tokenizer": name, "fit_seconds": seconds, **measure(model, embeddings, pairs, seed=0)}
+        model, seconds = fit(name, folder, data, seed=0)
+        items = data.items_for(TOKENIZERS[name])
+        result = {"tokenizer": name, "fit_seconds": seconds, **measure(model, items, data)}
         write_json(folder / "measured.json", result)
         print(args.dataset, name, f"{seconds:.1f} s", f"{result['quality']['collision_rate']:.4f}", flush=True)
 
 
 def run_retrievers(args: argparse.Namespace) -> None:
-    splits, embeddings, pairs = load_data(args.data / args.dataset)
+    data = Data.load(args)
     for seed in args.seeds:
         for name in args.only or [name for name, tokenizer in TOKENIZERS.items() if tokenizer.is_main]:
             folder = args.runs / args.dataset / f"{run_name(name)}_seed{seed}"
             if (folder / "retriever.json").exists():
                 continue
-            model, _ = fit(name, folder, embeddings, pairs, seed)
-            codes, sizes = model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes)
-            catalog = SemanticIdCatalog.from_codes(
-                embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix"
-            )
-            trainer, tokenizer = train_small_retriever(catalog, splits, folder / "retriever", seed)
+            model, _ = fit(name, folder, data, seed)
+            items = data.items_for(TOKENIZERS[name])
+            codes, sizes = model.encode(items.to_tensor()).codes, list(model.config.codebook_sizes)
+            catalog = SemanticIdCatalog.from_codes(items.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
+            trainer, tokenizer = train_small_retriever(catalog, data.splits, folder / "retriever", seed)
             seconds = trainer.train_seconds
-            evaluator = RetrievalEvaluator(splits["test"], catalog, ks=(5, 10), num_beams=NUM_BEAMS, max_history=20)
+            evaluator = RetrievalEvaluator(
+                data.splits["test"], catalog, ks=(5, 10), num_beams=NUM_BEAMS, max_history=20
+            )
             retriever = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # in float32
             scores = evaluator(retriever, tokenizer)
             write_json(
@@ -390,6 +445,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=TOKENIZERS, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/amazon2014"))
+    parser.add_argument("--vectors", type=Path, default=Path("runs/item_vectors"), help="collaborative vectors")
     parser.add_argument("--runs", type=Path, default=Path("runs/item_tokenizers"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     args = parser.parse_args()
