@@ -317,7 +317,9 @@ def test_bad_configs(kwargs, message):
 
 
 def test_default_weights_go_with_the_reduction():
-    assert LetterConfig(codebook_dim=32).collaborative_loss_weight == 0.64
+    config = LetterConfig(input_dim=384, codebook_dim=32)
+    assert config.collaborative_loss_weight == pytest.approx(0.02 * 384)
+    assert config.diversity_loss_weight == pytest.approx(1e-4 * 32)
     config = LetterConfig(codebook_dim=32, quantization_loss="cumulative")
     assert (config.collaborative_loss_weight, config.diversity_loss_weight) == (0.02, 1e-4)
     assert LetterConfig(codebook_dim=16).collaborative_dim == 16
