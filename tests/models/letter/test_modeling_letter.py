@@ -148,18 +148,16 @@ def test_where_gradients_go():
 
 def test_diversity_of_a_level_moves_no_other_level():
     model = tiny_model().train()
-    model(rows(40))
-    for level in range(3):
-        others = [model.quantizer.codebooks[i].weight for i in range(3) if i != level]
-        before = model(rows(40)).diversity_loss
-        with torch.no_grad():
-            model.quantizer.codebooks[level].weight.requires_grad_(False)
-        assert before.requires_grad
-        loss = model(rows(40)).diversity_loss
-        grads = torch.autograd.grad(loss, others)
-        model.quantizer.codebooks[level].weight.requires_grad_(True)
-        full = torch.autograd.grad(model(rows(40)).diversity_loss, others)
-        assert all(torch.equal(a, b) for a, b in zip(grads, full, strict=True))
+    model.diversity_loss.begin_step(model.quantizer.codebooks)
+    books, codes = model.quantizer.codebooks, torch.zeros(10, 3, dtype=torch.int64)
+
+    def gradients_of(levels):
+        loss = model.diversity_loss(books, codes)
+        return torch.autograd.grad(loss, [books[level].weight for level in levels])
+
+    before = gradients_of([0, 2])
+    model.set_codebook(1, rows(7, 6, seed=9))
+    assert all(torch.equal(x, y) for x, y in zip(before, gradients_of([0, 2]), strict=True))
 
 
 def test_dead_codes_restart_after_the_losses():
@@ -317,7 +315,9 @@ def test_bad_configs(kwargs, message):
 
 
 def test_default_weights_go_with_the_reduction():
-    assert LetterConfig(codebook_dim=32).collaborative_loss_weight == 0.64
+    config = LetterConfig(input_dim=384, codebook_dim=32)
+    assert config.collaborative_loss_weight == pytest.approx(0.02 * 384)
+    assert config.diversity_loss_weight == pytest.approx(1e-4 * 32)
     config = LetterConfig(codebook_dim=32, quantization_loss="cumulative")
     assert (config.collaborative_loss_weight, config.diversity_loss_weight) == (0.02, 1e-4)
     assert LetterConfig(codebook_dim=16).collaborative_dim == 16

@@ -17,14 +17,14 @@ class LetterConfig(RQVAEConfig):
             Number of codes of each level.
         collaborative_loss_weight (`float`, *optional*):
             Weight of the collaborative loss, LETTER's alpha. 0 leaves it out. LETTER's 0.02 goes with losses that are
-            averaged over dimensions, and is the default of `quantization_loss="cumulative"`; with `"per_level"`, which
-            sums them, the default is `0.02 * codebook_dim`.
+            averaged over dimensions, and is the default of `quantization_loss="cumulative"`. With `"per_level"`, which
+            sums them, the default is `0.02 * input_dim`: the same balance with the reconstruction.
         collaborative_dim (`int`, *optional*):
             Width of the collaborative vectors. Defaults to `codebook_dim`. Where it is another, a linear map without
             bias is learned that takes them to `codebook_dim`.
         diversity_loss_weight (`float`, *optional*):
             Weight of the diversity loss, LETTER's beta. 0 leaves it out. Defaults to LETTER's 1e-4 or, with
-            `quantization_loss="per_level"`, `1e-4 * codebook_dim`.
+            `quantization_loss="per_level"`, `1e-4 * codebook_dim`: the same balance with the codebook loss.
         diversity_num_clusters (`int`, *optional*, defaults to 10):
             Number of groups of equal size that the codes of each level are clustered into.
         diversity_update_steps (`int`, *optional*, defaults to 100):
@@ -43,7 +43,7 @@ class LetterConfig(RQVAEConfig):
 
     >>> config = LetterConfig(input_dim=384, collaborative_dim=64)
     >>> config.collaborative_loss_weight
-    0.64
+    7.68
     >>> model = LetterModel(config)
     ```
     """
@@ -59,11 +59,11 @@ class LetterConfig(RQVAEConfig):
     diversity_update_steps: int = 100
 
     def __post_init__(self, **kwargs):
-        scale = 1 if self.quantization_loss == "cumulative" else self.codebook_dim
+        averages = self.quantization_loss == "cumulative"
         if self.collaborative_loss_weight is None:
-            self.collaborative_loss_weight = 0.02 * scale
+            self.collaborative_loss_weight = 0.02 * (1 if averages else self.input_dim)
         if self.diversity_loss_weight is None:
-            self.diversity_loss_weight = 1e-4 * scale
+            self.diversity_loss_weight = 1e-4 * (1 if averages else self.codebook_dim)
         if self.collaborative_dim is None:
             self.collaborative_dim = self.codebook_dim
         super().__post_init__(**kwargs)
