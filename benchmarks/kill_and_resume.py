@@ -42,21 +42,21 @@ from forge_hf.training.checkpoints import last_checkpoint
 
 
 ROOT = Path(__file__).parents[1]
-RQVAE = "train_rqvae.py --embeddings items.safetensors --item_ids item_ids.json --codebook_sizes 16 16 --batch_size 50"
+RQVAE = "train_rqvae.py --embeddings items.safetensors --item_ids item_ids.json --codebook_sizes 16 16 --batch_size 20"
 GR = "train_gr.py --catalog catalog --max_steps 30 --evals 5 --eval_users 20 --num_beams 10"
 MAP, STREAM = "--sequences sequences.txt", "--rows rows.csv --streaming --no-bf16"
 CASES = {
-    "rqvae": (f"{RQVAE} --preset tiger --num_train_epochs 10", 1),
-    "rqvae-ema": (f"{RQVAE} --num_train_epochs 10", 1),
-    "rqvae-pairs": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 5", 1),
+    "rqvae": (f"{RQVAE} --preset tiger --num_train_epochs 7", 1),
+    "rqvae-ema": (f"{RQVAE} --num_train_epochs 7", 1),
+    "rqvae-pairs": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 7", 1),
     "t5": (f"{GR} --model t5-tiger {MAP} --batch_size 48", 1),
     "t5-stream": (f"{GR} --model t5-tiger {STREAM} --batch_size 16", 1),
     "qwen2": (f"{GR} --model qwen2-small --batch_size 16 {MAP}", 1),
     "qwen2-stream": (f"{GR} --model qwen2-small --batch_size 16 {STREAM}", 1),
     "qwen2-lora": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {MAP}", 1),
     "qwen2-lora-stream": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {STREAM}", 1),
-    "rqvae-ema-2": (f"{RQVAE} --num_train_epochs 10", 2),
-    "rqvae-pairs-2": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 5", 2),
+    "rqvae-ema-2": (f"{RQVAE} --num_train_epochs 7", 2),
+    "rqvae-pairs-2": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 7", 2),
     "t5-2": (f"{GR} --model t5-tiger {MAP} --batch_size 48", 2),
     "qwen2-stream-2": (f"{GR} --model qwen2-small --batch_size 16 {STREAM}", 2),
     "qwen2-lora-2": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {MAP}", 2),
@@ -138,13 +138,21 @@ def run(work: Path, command: str, num_processes: int, output_dir: str, seconds: 
 
 
 def read_outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list, dict]:
-    """Weights, log without times, and the best checkpoint's record."""
-    state = json.loads((last_checkpoint(folder) / "trainer_state.json").read_text())
+    """Weights of the last step and of what was saved, the log without times, and the best checkpoint's record."""
+    last = last_checkpoint(folder)
+    state = json.loads((last / "trainer_state.json").read_text())
+    names = {"model.safetensors", "adapter_model.safetensors"}
+    weights = {
+        f"{path.parent.name == last.name} {name}": weight
+        for path in (*last.iterdir(), *folder.iterdir())
+        if path.name in names
+        for name, weight in load_file(path).items()
+    }
     log = [
         {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
         for entry in state["log_history"]
     ]
-    return load_file(folder / "model.safetensors"), log, {k: v for k, v in state.items() if k.startswith("best_g")}
+    return weights, log, {k: v for k, v in state.items() if k.startswith("best_g")}
 
 
 def describe_place(folder: Path, last_step: int) -> str:

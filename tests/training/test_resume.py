@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+from accelerate import debug_launcher
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -191,6 +192,41 @@ def test_item_tokenizers(kind, tmp_path):
 )  # fmt: skip
 def test_retrievers(kind, ring_catalog, ring_splits, tmp_path):
     check(lambda folder: retrieval_trainer(kind, folder, ring_catalog, ring_splits), tmp_path)
+
+
+def train_as_process(folder, catalog, splits):
+    torch.set_num_threads(1)
+    changes = {"gradient_accumulation_steps": 1}
+    makers = {
+        "rqvae": lambda folder: item_tokenizer_trainer("ema", folder, per_device_train_batch_size=10),
+        "qwen2": lambda folder: retrieval_trainer("qwen2-small", folder, catalog, splits, **changes),
+    }
+    for name, make in makers.items():
+        whole = outcome(train(make(folder / name / "whole")))
+        trainer = make(folder / name / "killed")
+        rank = trainer.args.process_index
+        if rank == 1:
+            terminate_in(8)(trainer)  # of 5 steps an epoch
+        try:
+            train(trainer)
+        except SystemExit as exit_:
+            (folder / f"{name}-{rank}-{exit_.code}").touch()
+        trainer = make(folder / name / "killed")
+        torch.save([trainer.find_checkpoint(), outcome(train(trainer)), whole], folder / f"{name}-{rank}.pt")
+
+
+def test_two_processes(ring_catalog, ring_splits, tmp_path):
+    debug_launcher(train_as_process, args=(tmp_path, ring_catalog, ring_splits), num_processes=2)
+    for name in ("rqvae", "qwen2"):
+        for rank in range(2):
+            assert (tmp_path / f"{name}-{rank}-143").exists()
+            checkpoint, actual, expected = torch.load(tmp_path / f"{name}-{rank}.pt")
+            assert checkpoint.endswith("checkpoint-8") and actual[1] == expected[1]
+            # Equal here; what two processes sum up need not come in the same order everywhere.
+            for entry, other in zip(actual[0], expected[0], strict=True):
+                assert entry == pytest.approx(other, rel=1e-5, abs=1e-6)
+            for key, weight in expected[2].items():
+                torch.testing.assert_close(actual[2][key], weight, rtol=1e-5, atol=1e-6)
 
 
 def test_a_kill_at_any_touch_of_the_disk_leaves_a_whole_checkpoint(tmp_path, monkeypatch):

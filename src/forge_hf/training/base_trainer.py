@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from huggingface_hub import HfApi
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, TrainOutput
@@ -219,12 +219,7 @@ class ForgeTrainer(Trainer):
         # The sampler draws the same again, so that batches needn't carry the numbers of their rows.
         loader, steps = self.callback_handler.train_dataloader, self.args.gradient_accumulation_steps
         epoch, step = divmod(self.state.global_step, max(math.ceil(len(loader) / steps), 1))
-        loader.set_epoch(epoch)
-        batch_sampler = loader.batch_sampler
-        while (inner := getattr(batch_sampler, "batch_sampler", None)) is not None:  # of all processes
-            batch_sampler = inner
-        if hasattr(batch_sampler.sampler, "set_epoch"):
-            batch_sampler.sampler.set_epoch(epoch)
+        _set_epoch(loader, epoch)
         rows = next(islice(loader.batch_sampler, step * steps + number, None))
         return self.describe_rows(rows)
 
@@ -410,11 +405,12 @@ class ForgeTrainer(Trainer):
         self._total_loss_scalar = progress["total_loss"]
         self._globalstep_last_logged = progress["last_logged_step"]
 
-    def _run_epoch(self, *args, **kwargs) -> None:
+    def _run_epoch(self, *args, epoch: int, train_dataloader: DataLoader, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed at its end: one step more would be taken
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*args, **kwargs)
+        _set_epoch(train_dataloader, epoch)
+        super()._run_epoch(*args, epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def _finalize_training(self, *args, **kwargs) -> TrainOutput:
         # With a limit of 1, the last checkpoint would be removed for the best: it tells that the run has ended.
@@ -470,6 +466,19 @@ class _RestoreProgress(TrainerCallback):
         if progress is not None and len(progress) == args.world_size:
             trainer._first_step = 0
             trainer._set_progress(progress[args.process_index])
+
+
+def _set_epoch(loader: DataLoader, epoch: int) -> None:
+    """
+    Tells the sampler of a loader its epoch, however it's wrapped. Of many processes and after a resume, neither
+    accelerate nor `Trainer` reaches it, and batches of the first epoch would come again.
+    """
+    loader.set_epoch(epoch)
+    batch_sampler = loader.batch_sampler
+    while (inner := getattr(batch_sampler, "batch_sampler", None)) is not None:
+        batch_sampler = inner
+    if hasattr(getattr(batch_sampler, "sampler", None), "set_epoch"):
+        batch_sampler.sampler.set_epoch(epoch)
 
 
 def name_rows(kind: str, ids: Sequence[Any], most: int = 64) -> str:
