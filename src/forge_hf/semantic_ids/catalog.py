@@ -19,7 +19,7 @@ from ..checks import check_type
 from ..errors import CorruptCatalogError, DuplicateItemError, InvalidCodesError, UnknownItemError
 from ..hub import find_files, push_folder, write_then_rename
 from .collisions import CandidateFunction, resolve_collisions
-from .item_ids import as_id_array, name_first
+from .item_ids import as_id_array, name_first, refuse_surrogates
 from .item_sid import item_sid_columns, read_item_sid
 from .layout import SemanticIdLayout, row_keys
 from .quality import codes_quality
@@ -97,7 +97,7 @@ class SemanticIdCatalog:
         self._original_codes = None
         self._ids = as_id_array(item_ids)
         if self._ids.dtype == object:
-            _refuse_surrogates(self._ids)
+            refuse_surrogates(self._ids)
         self.codes = layout.validate(codes).cpu()
         if self.codes.ndim != 2 or len(self.codes) == 0 or len(self.codes) != len(self._ids):
             raise InvalidCodesError(
@@ -550,12 +550,3 @@ class SemanticIdCatalog:
         keys = row_keys(self.codes)
         order = np.argsort(keys, kind="stable")
         return order, keys[order]
-
-
-def _refuse_surrogates(ids: np.ndarray) -> None:
-    """Halves of a character that came apart, which no file of UTF-8 can hold."""
-    try:
-        "".join(ids).encode("utf-8")
-    except UnicodeEncodeError as error:
-        wrong = name_first([item for item in ids if any("\ud800" <= sign <= "\udfff" for sign in item)])
-        raise ValueError(f"`item_ids` must be Unicode, got {wrong}, which UTF-8 can't hold.") from error

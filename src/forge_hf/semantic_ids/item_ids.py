@@ -9,7 +9,7 @@ import torch
 from ..checks import shorten
 
 
-__all__ = ["as_id_array", "name_first"]
+__all__ = ["as_id_array", "name_first", "refuse_surrogates"]
 
 _SHOWN = 5  # how many offenders an error message names
 
@@ -37,3 +37,12 @@ def as_id_array(item_ids: Sequence[str] | Sequence[int] | np.ndarray | torch.Ten
 def name_first(values: Sequence) -> str:
     """The first few of `values`, for a message."""
     return ", ".join(repr(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
+
+
+def refuse_surrogates(ids: np.ndarray) -> None:
+    """Refuses ids with halves of a character that came apart, which no file of UTF-8 can hold."""
+    try:
+        "".join(ids).encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = name_first([item for item in ids if any("\ud800" <= sign <= "\udfff" for sign in item)])
+        raise ValueError(f"`item_ids` must be Unicode, got {wrong}, which UTF-8 can't hold.") from error
