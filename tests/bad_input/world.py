@@ -7,6 +7,7 @@ import runpy
 import shutil
 import struct
 import sys
+import traceback
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from datasets import Dataset
 from transformers import pipeline
 from typer.testing import CliRunner
 
+import forge_hf
 from forge_hf import (
     ItemEmbeddings,
     ItemPairs,
@@ -36,6 +38,7 @@ from forge_hf.cli import app
 
 NAN, INF = float("nan"), float("inf")
 TWO_GIB_HEADER = struct.pack("<Q", 2**31) + b'{"codes": '
+PACKAGE = str(Path(forge_hf.__file__).parent)
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -240,6 +243,12 @@ class World:
         return {
             path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths if path.suffix != ".lock"
         }
+
+
+def raised_by_this_package(error: BaseException) -> bool:
+    """Whether a `raise` of this package's own is where the error comes from: not a library, nor the interpreter."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename.startswith(PACKAGE) and (last.line or "").startswith("raise")
 
 
 def truncated(content: bytes) -> bytes:

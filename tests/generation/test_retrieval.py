@@ -415,7 +415,7 @@ class TestRefusals:
 
     def test_bad_numbers(self, model, tokenizer, catalog):
         for name in ("top_k", "num_beams", "batch_size", "max_history"):
-            with pytest.raises(ValueError, match=name if name != "max_history" else "max_items"):
+            with pytest.raises(ValueError, match=name):
                 retrieve(model, tokenizer, catalog, HISTORIES, **{name: 0})
 
     def test_bad_requests(self, model, tokenizer, catalog):

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..checks import check_type
 from ..errors import CorruptFileError, DuplicateItemError, InvalidEmbeddingsError
 from ..hub.writing import lock_file, write_then_rename
+from .damaged import is_unicode
 from .embeddings import READ_BATCH_SIZE, ItemEmbeddings
 from .object_array import read_object_array
 from .pairs import ItemPairs
@@ -218,6 +219,8 @@ class _Archive:
         array = self._open(name, extract_to=None)
         if array.dtype.kind not in "OiuU":
             raise CorruptFileError(f"`{name}` of {self.path} must hold integers or texts, not {array.dtype}.")
+        if not is_unicode(array):
+            raise CorruptFileError(f"`{name}` of {self.path} must hold texts, but has numbers that are no letters.")
         return array
 
     def table(self, name: str, extract_to: str | os.PathLike | None) -> np.ndarray:

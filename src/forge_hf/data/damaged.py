@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetGenerationError
 from ..errors import CorruptFileError, ForgeError
 
 
-__all__ = ["open_npy", "refuse_damaged", "refuse_null_lines"]
+__all__ = ["is_unicode", "open_npy", "refuse_damaged", "refuse_null_lines"]
 
 
 @contextmanager
@@ -59,6 +59,14 @@ def open_npy(path: Path, error_class: type[ForgeError] = CorruptFileError) -> np
     if not isinstance(array, np.ndarray):
         raise error_class(f"{str(path)!r} is not a plain .npy array but an archive: name it .npz.")
     return array
+
+
+def is_unicode(array: np.ndarray) -> bool:
+    """Whether an array of texts, or of something else, has characters alone and no numbers that stand for none."""
+    if array.dtype.kind != "U":
+        return True
+    points = np.ascontiguousarray(array).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    return not ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any()
 
 
 def refuse_null_lines(path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..checks import check_type
 from ..errors import CorruptFileError, UnknownItemError
 from .al_gr import read_origin_behavior
-from .damaged import open_npy
+from .damaged import is_unicode, open_npy
 from .embeddings import ItemEmbeddings, locked_cache_file
 from .exact_csv import read_header, read_texts
 from .malformed import MalformedRows
@@ -192,7 +192,7 @@ def read_pairs(path: str | os.PathLike, item_ids: Sequence[str] | Sequence[int])
     path = Path(path)
     if path.suffix == ".npy":
         pairs = open_npy(path)
-        if pairs.dtype.kind not in "iuU":
+        if pairs.dtype.kind not in "iuU" or not is_unicode(pairs):
             raise CorruptFileError(f"{str(path)!r} must hold an array of item ids, texts or integers.")
         _check_shape(pairs)
         columns = [pa.array(column) for column in pairs.T]
@@ -316,7 +316,7 @@ def _id_array(ids: Any) -> pa.Array:
         ids = np.arange(ids.start, ids.stop, ids.step)
     try:
         array = ids if isinstance(ids, pa.Array) else pa.array(ids)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as error:
         raise TypeError(f"Item ids of `pairs` and `items` must be all strings or all integers: {error}") from error
     if array.null_count or not (pa.types.is_integer(array.type) or _is_text(array.type)):
         raise TypeError(

@@ -152,9 +152,9 @@ def _pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         if lengths.sum() != len(text):  # not only ASCII
             lengths = np.fromiter((len(item.encode("utf-8")) for item in ids), dtype=np.int64, count=len(ids))
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"`item_ids` must be Unicode, got {error.object[error.start]!r}, which UTF-8 can't hold."
-        ) from error
+        # Halves of a character that came apart.
+        wrong = name_first([item for item in ids if any("\ud800" <= sign <= "\udfff" for sign in item)])
+        raise ValueError(f"`item_ids` must be Unicode, got {wrong}, which UTF-8 can't hold.") from error
     np.cumsum(lengths, out=offsets[1:])
     return np.frombuffer(bytearray(text), dtype=np.uint8), offsets
 

@@ -98,7 +98,7 @@ def collision_rate(codes: torch.Tensor) -> float:
     ```
     """
     loads = _group_sizes(codes)
-    return 1 - len(loads) / loads.sum()
+    return 1 - len(loads) / int(loads.sum())
 
 
 def prefix_collision_rates(codes: torch.Tensor) -> torch.Tensor:
