@@ -146,7 +146,7 @@ def test_tiny(tmp_path):
     moved = run("build_catalog.py", "--tiny", "--on_collision", "knn", "--capacity", 2, "--output_dir", tmp_path)
     assert "collisions: knn" in moved
     assert SemanticIdCatalog.from_pretrained(tmp_path).quality["resolved_max_load"] <= 2
-    assert sorted(os.listdir(tmp_path)) == ["scores.json", "semantic_ids.json", "semantic_ids.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["run", "scores.json", "semantic_ids.json", "semantic_ids.safetensors"]
 
 
 def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
