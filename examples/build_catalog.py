@@ -89,6 +89,11 @@ def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
             item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
             items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids)
             rqvae = AutoModel.from_pretrained(args.rqvae)
+            if args.on_collision == "knn" and not isinstance(rqvae, RQVAEModel):
+                raise SystemExit(
+                    f"--on_collision knn needs an RQ-VAE or its like, which knows the nearest codes of a level, but "
+                    f"{args.rqvae} is {type(rqvae).__name__}. Use suffix or random."
+                )
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
         rqvae = rqvae.to(accelerator.device).eval()
         codes = encode_items(rqvae, items, output_dir / ".codes", sources=args.embeddings or ())

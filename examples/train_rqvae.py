@@ -150,7 +150,10 @@ def main():
     if args.preset == "mmq":
         changes["modality_dims"] = items.dims
     else:
-        changes["contrastive_loss_weight"] = 0.0 if pairs is None else 1.0
+        # FORGE's weight of 1 goes with losses that are averaged over dimensions; TIGER's are summed.
+        loss = args.quantization_loss or ("cumulative" if preset == "forge" else "per_level")
+        weight = 1.0 if loss == "cumulative" else float(items.dim)
+        changes["contrastive_loss_weight"] = 0.0 if pairs is None else weight
     model = create_item_tokenizer(preset, **(OURS if args.preset == "ours" else {}) | changes, input_dim=items.dim)
 
     # 3. Train. The trainer first checks the embeddings, measures them and initializes the codebooks by k-means.

@@ -61,6 +61,14 @@ def test_joining_again_keeps_what_there_is():
     assert make_items([0, 1]).tables == {}
 
 
+def test_a_selection_reads_each_table_once(monkeypatch):
+    part = make_items(range(9)).join(collaborative=vectors_of(range(9))).select([5, 2, 7])
+    read, reads = ItemEmbeddings._read, []
+    monkeypatch.setattr(ItemEmbeddings, "_read", lambda items, rows: reads.append(items.dim) or read(items, rows))
+    assert part.__getitems__([0, 2])["collaborative"].tolist() == [[5.0, -5.0], [7.0, -7.0]]
+    assert sorted(reads) == [2, 2, 3, 3]  # of each, the selection and what it selects from
+
+
 def test_refusals():
     items = make_items([1, 2, 3])
     with pytest.raises(UnknownItemError, match=r"`collaborative` lacks 2 of 3 items: 2, 3\."):

@@ -147,6 +147,16 @@ def test_das_trains_and_resumes(tmp_path):
         torch.testing.assert_close(resumed.model.state_dict()[name], tensor, msg=name)
 
 
+def test_das_names_users_and_items_and_knows_other_vectors(tmp_path):
+    items, pairs = make_items(40)[0], make_interactions(joined_items(40), num_users=60)
+    trainer = make_trainer(tmp_path, das_model(), items, pairs)
+    pairs.rows[0] = 59, 3  # a user's row beyond those of the items
+    assert trainer.describe_rows([40]) == "pairs (59, 'i3')"
+    before = trainer.fingerprint_data()
+    pairs.users.tables["collaborative"]._table[0] += 1
+    assert {name for name, value in trainer.fingerprint_data().items() if value != before[name]} == {"users of pairs"}
+
+
 def test_das_aligns_items_that_users_have_together(tmp_path):
     """Items of 4 groups, of which embeddings say nothing: users are of one group, and vectors tell it."""
     group = torch.arange(80) % 4

@@ -32,7 +32,8 @@ class JoinedEmbeddings(ItemEmbeddings):
     def select(self, rows: Sequence[int]) -> "JoinedEmbeddings":
         """As [`ItemEmbeddings.select`], of every table."""
         tables = {name: table.select(rows) for name, table in self.tables.items()}
-        return JoinedEmbeddings(super().select(rows), tables)
+        # Not of itself, whose batches read every table.
+        return JoinedEmbeddings(ItemEmbeddings(self._table, self.item_ids).select(rows), tables)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: rows[0] for name, rows in self.__getitems__([index]).items()}

@@ -1,5 +1,5 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the configs of fitted item tokenizers share: the width of the embeddings, the codes of each level, limits."""
+"""What the configs of most item tokenizers share: the width of the embeddings, the codes of each level, limits."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -13,7 +13,7 @@ __all__ = ["ItemTokenizerConfig"]
 @strict
 class ItemTokenizerConfig(PreTrainedConfig):
     """
-    Base of the configs of item tokenizers that are fitted in one call. A subclass sets `model_type`, and says by
+    Base of the configs of item tokenizers but for the RQ-VAE and its like. A subclass sets `model_type`, and says by
     `num_weights` how many numbers its model holds.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..data import ItemEmbeddings, ItemPairs
+from ..data import ItemEmbeddings, ItemPairs, UserItemPairs
 
 
 __all__ = ["ItemsAndPairs", "ItemsAndPairsSampler"]
@@ -16,17 +16,17 @@ __all__ = ["ItemsAndPairs", "ItemsAndPairsSampler"]
 
 class ItemsAndPairs(Dataset):
     """
-    Items and, after them, pairs of items as one dataset whose batches are of one kind. Made for
+    Items and, after them, pairs as one dataset whose batches are of one kind. Made for
     [`ItemsAndPairsSampler`], which gives the indices.
 
     Args:
         items ([`ItemEmbeddings`]):
             Items to reconstruct.
-        pairs ([`ItemPairs`]):
+        pairs ([`ItemPairs`] or [`UserItemPairs`]):
             Pairs to contrast. Their items may be others.
     """
 
-    def __init__(self, items: ItemEmbeddings, pairs: ItemPairs):
+    def __init__(self, items: ItemEmbeddings, pairs: ItemPairs | UserItemPairs):
         self.items = items
         self.pairs = pairs
         self.epoch = 0
@@ -39,7 +39,7 @@ class ItemsAndPairs(Dataset):
         return len(self.items) + len(self.pairs)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """One batch: `embeddings`, and `positives` if it is one of pairs."""
+        """One batch, of items or of pairs, as theirs give it."""
         indices = np.asarray(indices, dtype=np.int64)
         if indices[0] < len(self.items):
             return self.items.__getitems__(indices)

@@ -22,7 +22,8 @@ VIEWS = ["u2i_loss", "i2i_loss", "u2u_loss", "co_i2i_loss", "co_u2u_loss"]
 
 def tiny_model(**kwargs):
     torch.manual_seed(0)
-    return DASModel(DASConfig(**SIZES | kwargs))
+    weights = dict.fromkeys([f"{name}_weight" for name in VIEWS], 1.0)
+    return DASModel(DASConfig(**SIZES | weights | kwargs))
 
 
 def rows(*shape, seed=3):
@@ -184,14 +185,21 @@ def test_user_sizes_default_to_those_of_items():
     assert DASConfig(codebook_dim=16).collaborative_dim == 16
 
 
+def test_default_weights_go_with_the_reduction():
+    for kind, expected in (("per_level", 0.2 * 12), ("cumulative", 0.2)):
+        config = DASConfig(**SIZES, quantization_loss=kind, i2i_loss_weight=0)
+        weights = [getattr(config, f"{name}_weight") for name in VIEWS]
+        assert weights == pytest.approx([expected, 0, expected, expected, expected])
+
+
 # -- refusals
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"u2i_loss_weight": -1}, "`u2i_loss_weight` must not be negative"),
-        ({"user_loss_weight": -1}, "`user_loss_weight` must not be negative"),
+        ({"u2i_loss_weight": -1}, "`u2i_loss_weight` must be finite and not negative"),
+        ({"user_loss_weight": float("inf")}, "`user_loss_weight` must be finite and not negative"),
         ({"temperature": 0}, "`temperature` must be positive"),
         ({"collaborative_dim": 0}, "`collaborative_dim` must be at least 1"),
         ({"contrastive_loss_weight": 1.0}, "`contrastive_loss_weight` must be 0"),

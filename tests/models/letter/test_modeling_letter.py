@@ -299,8 +299,8 @@ def test_diversity_loss_spreads_the_use_of_codes():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"collaborative_loss_weight": -1}, "`collaborative_loss_weight` must not be negative"),
-        ({"diversity_loss_weight": -1e-4}, "`diversity_loss_weight` must not be negative"),
+        ({"collaborative_loss_weight": -1}, "`collaborative_loss_weight` must be finite and not negative"),
+        ({"diversity_loss_weight": float("inf")}, "`diversity_loss_weight` must be finite and not negative"),
         ({"diversity_num_clusters": 6}, "at most the smallest of `codebook_sizes`, 5, but is 6"),
         ({"diversity_num_clusters": 0}, "`diversity_num_clusters` must be at least 1"),
         ({"diversity_update_steps": 0}, "`diversity_update_steps` must be at least 1"),
@@ -315,9 +315,9 @@ def test_bad_configs(kwargs, message):
 
 
 def test_default_weights_go_with_the_reduction():
-    config = LetterConfig(input_dim=384, codebook_dim=32)
+    config = LetterConfig(input_dim=384, codebook_dim=32, codebook_sizes=[16, 16, 16])
     assert config.collaborative_loss_weight == pytest.approx(0.02 * 384)
-    assert config.diversity_loss_weight == pytest.approx(1e-4 * 32)
+    assert config.diversity_loss_weight == pytest.approx(1e-4 * 32 * 3)
     config = LetterConfig(codebook_dim=32, quantization_loss="cumulative")
     assert (config.collaborative_loss_weight, config.diversity_loss_weight) == (0.02, 1e-4)
     assert LetterConfig(codebook_dim=16).collaborative_dim == 16

@@ -91,7 +91,7 @@ class DASModel(RQVAEModel):
     are needed in training alone. [`RQVAETrainer`] trains it with [`UserItemPairs`] as `pairs`: batches of items to
     reconstruct and batches of interactions take turns.
 
-    What differs from the paper: its code and weights aren't published, and all weights are 1 by default. It learns the
+    What differs from the paper: its code and weights aren't published; the weights are our choice. It learns the
     collaborative vectors together with the codes and splits them into interest on one side, conformity and popularity
     on the other, of which it aligns the first. Here they come from a model trained before and are constants but for a
     linear map (`collaborative_dim`), and there is no such split: give vectors of a model without popularity bias, if

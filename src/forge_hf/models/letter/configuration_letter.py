@@ -1,6 +1,8 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """LETTER configuration."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 
 from ..rqvae.configuration_rqvae import RQVAEConfig
@@ -24,7 +26,8 @@ class LetterConfig(RQVAEConfig):
             bias is learned that takes them to `codebook_dim`.
         diversity_loss_weight (`float`, *optional*):
             Weight of the diversity loss, LETTER's beta. 0 leaves it out. Defaults to LETTER's 1e-4 or, with
-            `quantization_loss="per_level"`, `1e-4 * codebook_dim`: the same balance with the codebook loss.
+            `quantization_loss="per_level"`, `1e-4 * codebook_dim * num_levels`: the same balance with the codebook
+            loss, which is summed over both where this one is a mean over levels.
         diversity_num_clusters (`int`, *optional*, defaults to 10):
             Number of groups of equal size that the codes of each level are clustered into.
         diversity_update_steps (`int`, *optional*, defaults to 100):
@@ -63,7 +66,7 @@ class LetterConfig(RQVAEConfig):
         if self.collaborative_loss_weight is None:
             self.collaborative_loss_weight = 0.02 * (1 if averages else self.input_dim)
         if self.diversity_loss_weight is None:
-            self.diversity_loss_weight = 1e-4 * (1 if averages else self.codebook_dim)
+            self.diversity_loss_weight = 1e-4 * (1 if averages else self.codebook_dim * self.num_levels)
         if self.collaborative_dim is None:
             self.collaborative_dim = self.codebook_dim
         super().__post_init__(**kwargs)
@@ -72,8 +75,8 @@ class LetterConfig(RQVAEConfig):
         """Part of `@strict`-powered validation: checks the values of the fields, and fields against each other."""
         super().validate_architecture()
         for name in ("collaborative_loss_weight", "diversity_loss_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and not negative, but is {getattr(self, name)}.")
         for name in ("collaborative_dim", "diversity_num_clusters", "diversity_update_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but is {getattr(self, name)}.")

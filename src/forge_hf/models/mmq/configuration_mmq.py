@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Configuration of MMQ."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -183,12 +184,12 @@ class MMQConfig(ItemTokenizerConfig):
         if not 0 < self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be between 0 and 1, but is {self.ema_decay}.")
         for name in ("ema_epsilon", "initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be positive, but is {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be positive and finite, but is {getattr(self, name)}.")
         terms = ("reconstruction", "modality_reconstruction", "orthogonality", "codebook", "commitment")
         for name in (f"{term}_loss_weight" for term in terms):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must not be negative, but is {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and not negative, but is {getattr(self, name)}.")
         if not 0 <= self.dead_code_threshold < 1:
             raise ValueError(
                 "`dead_code_threshold` is a fraction of an even share and must be in [0, 1), "

@@ -123,7 +123,8 @@ class MMQCodebook(RQVAECodebook):
         """The codes at length 1, of shape `(size, dim)`."""
         # In float64 and rounded, the same on every machine. MPS has none.
         dtype = torch.float32 if self.weight.device.type == "mps" else torch.float64
-        return F.normalize(self.weight.to(dtype), dim=1, eps=torch.finfo(dtype).tiny).float()
+        # A copy where nothing is to convert: codes may be restarted between forward and backward.
+        return F.normalize(self.weight.to(dtype, copy=True), dim=1, eps=torch.finfo(dtype).tiny).float()
 
     @torch.no_grad()
     def update(self, residuals: torch.Tensor, codes: torch.Tensor) -> None:
