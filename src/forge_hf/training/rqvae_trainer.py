@@ -404,15 +404,18 @@ class RQVAETrainer(ForgeTrainer):
         hashes = {name: fingerprint_items(part) for name, part in items.items() if part is not None}
         if self.pairs is None:
             return hashes
-        return hashes | {"pairs": fingerprint(self.pairs.rows), "items of pairs": fingerprint_items(self.pairs.items)}
+        hashes |= {"pairs": fingerprint(self.pairs.rows), "items of pairs": fingerprint_items(self.pairs.items)}
+        return hashes | ({"users": fingerprint_items(self.pairs.users)} if self.model.takes_users else {})
 
     def describe_rows(self, rows: Sequence[int]) -> str:
         """Rows of a batch in words: the ids of their items."""
         number = len(self.train_dataset)
         if rows[0] < number:
             return name_rows("items", [self.train_dataset.item_ids[row] for row in rows])
-        ids = self.pairs.items.item_ids
-        return name_rows("pairs", [tuple(ids[item] for item in self.pairs.rows[row - number]) for row in rows])
+        second = self.pairs.items.item_ids
+        first = self.pairs.users.item_ids if self.model.takes_users else second
+        pairs = (self.pairs.rows[row - number] for row in rows)
+        return name_rows("pairs", [(first[one], second[other]) for one, other in pairs])
 
     def _get_progress(self) -> dict[str, Any]:
         terms = {name: [total.item(), number] for name, (total, number) in self._loss_terms.items()}
