@@ -117,6 +117,24 @@ def test_damage_is_named_and_done_again(tmp_path, caplog):
     assert (tmp_path / "made").read_bytes() == b"".join(b"%d " % number * 100 for number in range(5))
 
 
+def test_what_another_job_did_meanwhile_is_seen(tmp_path):
+    path = tmp_path / "job"
+    with Shards(path, SETTINGS) as shards:
+        shards.write(0, b"zero")
+    late, later = Shards(path, SETTINGS), Shards(path, SETTINGS)
+    with Shards(path, SETTINGS) as shards:
+        shards.write(1, b"one")
+    with late:
+        assert late.read(1) == b"one"
+        late.write(2, b"two")
+    assert [Shards(path, SETTINGS).read(number) for number in range(3)] == [b"zero", b"one", b"two"]
+    Shards.remove(path)
+    with later:
+        assert 0 not in later
+        later.write(0, b"anew")
+    assert Shards(path, SETTINGS).read(0) == b"anew"
+
+
 def test_a_full_disk_keeps_the_shards_before(tmp_path):
     path, part = tmp_path / "job", tmp_path / "job.part-0000"
     job(path, 2)

@@ -157,6 +157,23 @@ def test_das_names_users_and_items_and_knows_other_vectors(tmp_path):
     assert {name for name, value in trainer.fingerprint_data().items() if value != before[name]} == {"users of pairs"}
 
 
+def test_a_resume_knows_other_vectors_of_the_same_items_and_users(tmp_path):
+    items, vectors = make_items()
+    others = ItemEmbeddings(vectors.to_tensor().flip(0), vectors.item_ids)
+    hashes = [
+        make_trainer(tmp_path, letter_model(), items.join(collaborative=table)).fingerprint_data()
+        for table in (vectors, vectors, others)
+    ]
+    assert hashes[0] == hashes[1] and hashes[0].keys() == hashes[2].keys()
+    assert all(hashes[0][name] != hashes[2][name] for name in hashes[0])
+    pairs = make_interactions(joined_items())
+    users = ItemEmbeddings(pairs.users.to_tensor().flip(0)).join(collaborative=pairs.users.tables["collaborative"])
+    interactions = [users.item_ids[row] for row in pairs.rows[:, 0]], [items.item_ids[row] for row in pairs.rows[:, 1]]
+    changed = UserItemPairs(users, pairs.items, interactions)
+    one, other = (make_trainer(tmp_path, das_model(), items, given).fingerprint_data() for given in (pairs, changed))
+    assert {name for name in one if one[name] != other[name]} == {"users of pairs"}
+
+
 def test_das_aligns_items_that_users_have_together(tmp_path):
     """Items of 4 groups, of which embeddings say nothing: users are of one group, and vectors tell it."""
     group = torch.arange(80) % 4

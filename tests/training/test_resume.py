@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
-from forge_hf.errors import CorruptFileError, RunMismatchError
+from forge_hf.errors import CorruptFileError, OutputInUseError, RunMismatchError
 from forge_hf.models import FSQConfig, FSQModel, RQVAEConfig, RQVAEModel
 from forge_hf.training import (
     TERMINATED_EXIT_CODE,
@@ -332,6 +333,30 @@ def test_what_changes_no_weights_may_change(finished, tmp_path):
     assert item_tokenizer_trainer("gradient", tmp_path).find_checkpoint() is None
     with pytest.raises(ValueError, match="`resume_from_checkpoint` is True, but"):
         item_tokenizer_trainer("gradient", tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_two_runs_in_one_folder_refuse_each_other(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("forge_hf.training.checkpoints._ORPHAN_SECONDS", 0.1)
+    folder, problems = shutil.copytree(finished, tmp_path / "run"), []
+    first, second = (item_tokenizer_trainer("gradient", folder, num_train_epochs=2, save_steps=4) for _ in range(2))
+
+    def train_second():
+        try:
+            second.train()
+        except OutputInUseError as error:
+            problems.append(str(error))
+
+    def in_another_thread():
+        thread = threading.Thread(target=train_second)
+        thread.start()
+        thread.join()
+
+    first.add_callback(At("on_step_end", 2, in_another_thread))
+    first.train()
+    assert len(problems) == 1 and f"Another run is training in {folder}. " in problems[0]
+    assert second.state.global_step == 0
+    second.train()  # the lock has ended with the first
+    assert not list(folder.glob(".*"))
 
 
 def test_checkpoints_of_weights_alone_are_not_gone_on_from(tmp_path):

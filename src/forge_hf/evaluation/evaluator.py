@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..checks import check_dataset, check_integer, check_integers, check_type
 from ..errors import InvalidSequencesError, UnsatisfiableRequestError
 from ..generation import PrefixTable
+from ..generation.catalog_tables import table_of
 from ..generation.retrieval import rank_catalog, retrieve
 from ..semantic_ids import SemanticIdCatalog
 from .metrics import catalog_coverage_at_k, invalid_rate, mrr_at_k, ndcg_at_k, recall_at_k
@@ -147,7 +148,7 @@ class RetrievalEvaluator:
             [`FingerprintMismatchError`]: if the model wasn't trained on this catalog, or doesn't say.
         """
         rank, world_size = _rank_and_world_size()
-        table = PrefixTable.from_catalog(self.catalog, tokenizer)
+        table = table_of(self.catalog, tokenizer, model.device)
         rows = torch.arange(len(self._histories))[rank::world_size]
         blocks = rows.split(_BATCHES_PER_BLOCK * self.batch_size) if len(rows) else ()
         prefixes = ("", "unmasked_") if self.exclude_history else ("",)

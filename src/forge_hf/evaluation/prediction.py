@@ -19,6 +19,7 @@ from ..checks import check_dataset, check_integer, check_integers
 from ..data import MalformedRows
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..generation import PrefixTable, constrained_beam_search
+from ..generation.catalog_tables import table_of
 from ..generation.history_search import eval_mode, pad_prompts
 from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, check_table, get_trained_setting
 from ..hub import Shards, lock_file, write_then_rename
@@ -144,7 +145,7 @@ def predict_to_jsonl(
         )
     if prefix_table is not None:
         check_table(prefix_table, catalog)
-    table = PrefixTable.from_catalog(catalog, tokenizer) if prefix_table is None else prefix_table
+    table = table_of(catalog, tokenizer, model.device) if prefix_table is None else prefix_table
     malformed = malformed or MalformedRows(source="`rows`")
     encode = _encoding(model, tokenizer, catalog, rows, encoder, table)
     # All rows by each process, and whatever was finished before: else it would depend on that which rows are accepted.

@@ -104,10 +104,8 @@ def read_folder(folder: str | os.PathLike, repo_type: str = "model") -> FolderFa
     config, adapter_config = read_json(folder / "config.json"), read_json(folder / ADAPTER_CONFIG_FILE)
     semantic_ids, run = read_json(folder / "semantic_ids.json"), read_json(folder / RUN_FILE)
     if semantic_ids:
-        names = ("codebook_sizes", "num_items", "on_collision", "fingerprint")
-        run = run | {
-            "semantic_ids": {name: semantic_ids.get(name) for name in names} | as_dict(semantic_ids.get("quality"))
-        }
+        catalog = {name: semantic_ids.get(name) for name in _CATALOG_FACTS}
+        run = run | {"semantic_ids": catalog | as_dict(semantic_ids.get("quality"))}
     facts = FolderFacts("catalog", config, adapter_config, semantic_ids, run, files)
     tables = {"semantic_ids.safetensors", "prefix_table.safetensors"}
     weights = [name for name in files if name.endswith(".safetensors") and name not in tables]

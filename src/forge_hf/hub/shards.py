@@ -72,11 +72,11 @@ class Shards:
         self.path, self.settings = Path(path), settings
         self._own = self.path.with_name(f"{self.path.name}.part-{part:04d}")
         self._places: dict[int, _Place] = {}
-        self._end = 0  # of what is whole in the own part
+        self._end = self._size = 0  # of what is whole in the own part, and of all of it
         for other in find_parts(self.path):
-            end = self._scan(other)
+            size, end = other.stat().st_size, self._scan(other)
             if other == self._own:
-                self._end = end
+                self._size, self._end = size, end
 
     def __contains__(self, number: int) -> bool:
         return number in self._places
@@ -88,6 +88,10 @@ class Shards:
         self._own.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(lock_file(self._own))
+            size = self._own.stat().st_size if self._own.exists() else 0
+            if size != self._size:  # another job wrote to it, or removed it, since it was read
+                self._places = {number: place for number, place in self._places.items() if place.path != self._own}
+                self._end = self._scan(self._own) if size else 0
             self._file = stack.enter_context(open(self._own, "ab", buffering=0))
             self._file.truncate(self._end)
             if self._end == 0:

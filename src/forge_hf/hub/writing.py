@@ -102,9 +102,12 @@ def _lock(lock_path: Path, output: Path, timeout: float) -> Iterator[None]:
     finally:
         with _held_guard:
             del _held[key]
-        with suppress(OSError):  # while it is held: whoever opened it before notices that it's gone, and tries again
-            lock_path.unlink()
-        lock.release()
+        try:
+            # While it is held: whoever opened it before notices that it's gone, and tries again.
+            with suppress(OSError):
+                lock_path.unlink()
+        finally:
+            lock.release()
 
 
 @contextmanager
@@ -147,7 +150,7 @@ def write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             write(temporary)
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, path)
         finally:
             with suppress(OSError):
@@ -219,7 +222,7 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
                     (unfinished / _STALE_FILE).write_text(json.dumps(sorted({*old} - {*names})), encoding="utf-8")
                     names.append(_STALE_FILE)
                 for name in names:
-                    _sync(unfinished / name)
+                    sync(unfinished / name)
                 os.rename(unfinished, folder / _WHOLE)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -261,7 +264,16 @@ def _names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _sync(path: Path) -> None:
-    """Waits for the disk, which may find only then that it is full."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def sync(path: Path) -> None:
+    """
+    Waits until a file, or the names in a folder, are on the disk, which may find only then that it is full. On
+    Windows, where what can't be written to can't be waited for, not for folders and read-only files.
+    """
+    writes = os.name == "nt"
+    if writes and not (path.is_file() and os.access(path, os.W_OK)):
+        return
+    descriptor = os.open(path, os.O_RDWR if writes else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -41,7 +41,15 @@ from ..hub import (
 from ..hub.client import check_token
 from ..hub.folder import CARD_FILE, RESUME_FILE
 from ..hub.run import RUN_FILE
-from .checkpoints import describe_model, describe_settings, find_checkpoint, put_in_place, rotate_checkpoints
+from ..hub.writing import explain_storage_errors
+from .checkpoints import (
+    describe_model,
+    describe_settings,
+    find_checkpoint,
+    only_run,
+    put_in_place,
+    rotate_checkpoints,
+)
 from .run_guard import RunGuard
 
 
@@ -140,9 +148,14 @@ class ForgeTrainer(Trainer):
 
         Raises:
             `ValueError`: if `resume_from_checkpoint` is `True` and there is none.
+            [`OutputInUseError`]: if another run is training in `output_dir`.
             [`NonFiniteLossError`]: if the loss or its gradient turns NaN or infinite.
             `SystemExit`: with `TERMINATED_EXIT_CODE`, on SIGTERM.
         """
+        with only_run(self.args.output_dir, self.is_world_process_zero()):
+            return self._train(resume_from_checkpoint, *args, **kwargs)
+
+    def _train(self, resume_from_checkpoint: str | bool | None, *args, **kwargs) -> TrainOutput:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.find_checkpoint()
             if resume_from_checkpoint is None:
@@ -374,7 +387,8 @@ class ForgeTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._aside = aside
         try:
-            super()._save_checkpoint(model, trial)
+            with explain_storage_errors(checkpoint):
+                super()._save_checkpoint(model, trial)
         finally:
             self._aside = None
         if self.state.best_model_checkpoint == str(aside / checkpoint.name):
@@ -382,9 +396,10 @@ class ForgeTrainer(Trainer):
         progress = gather_object([self._get_progress()])
         if self.args.should_save:
             written = aside / checkpoint.name
-            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
             run = None if self.args.save_only_model else self._identity  # then there is nothing to go on from
-            put_in_place(written, checkpoint, {"run": run, "progress": progress})
+            with explain_storage_errors(checkpoint):
+                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+                put_in_place(written, checkpoint, {"run": run, "progress": progress})
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))

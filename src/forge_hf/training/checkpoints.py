@@ -11,14 +11,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..errors import CorruptFileError, RunMismatchError
+from ..errors import CorruptFileError, OutputInUseError, RunMismatchError
 from ..hub.folder import RESUME_FILE, read_json
+from ..hub.writing import lock_file, sync
 
 
 __all__ = [
@@ -26,12 +29,15 @@ __all__ = [
     "describe_settings",
     "find_checkpoint",
     "last_checkpoint",
+    "only_run",
     "put_in_place",
     "rotate_checkpoints",
 ]
 
 logger = logging.getLogger(__name__)
 
+# Workers of a DataLoader notice within 5 seconds that their process was killed, and may keep its lock until then.
+_ORPHAN_SECONDS = 10
 # Settings that change neither weights nor metrics: one may restart with others.
 _FREE_PREFIXES = (
     "dataloader_p", "ddp_", "do_", "hub_", "log_", "logging_", "push_to_hub", "report_to", "save_", "trackio_",
@@ -43,6 +49,37 @@ _FREE = {
     "torch_empty_cache_steps",
 }  # fmt: skip
 _FREE_OF_MODEL = {"architectures", "transformers_version"}
+
+
+@contextmanager
+def only_run(folder: str | os.PathLike, is_first: bool) -> Iterator[None]:
+    """
+    Keeps other runs from training in a folder, which is made if there is none. All processes of a run come here, and
+    the first one has the lock.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Where the checkpoints are.
+        is_first (`bool`):
+            Whether this is the first process.
+
+    Raises:
+        [`OutputInUseError`]: Another run has the folder.
+    """
+    folder, problem = Path(folder), None
+    with ExitStack() as stack:
+        if is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(lock_file(folder / "training", timeout=_ORPHAN_SECONDS))
+            except OutputInUseError:
+                problem = OutputInUseError(
+                    f"Another run is training in {folder}. Wait until it has ended, or choose another `output_dir`."
+                )
+        [problem] = broadcast_object_list([problem])
+        if problem is not None:
+            raise problem
+        yield
 
 
 def describe_settings(args: TrainingArguments) -> dict[str, Any]:
@@ -83,11 +120,11 @@ def put_in_place(written: Path, folder: Path, content: Mapping[str, Any]) -> Non
     text = json.dumps({"format_version": 1, **content, "files": files}, indent=2) + "\n"
     (written / RESUME_FILE).write_text(text, encoding="utf-8")
     for path in [*written.rglob("*"), written]:  # a name must not outlive, in a power failure, what it names
-        _sync(path)
+        sync(path)
     if folder.exists():
         os.replace(folder, written.with_name(f"{folder.name}-before"))
     os.replace(written, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(written.parent)
 
 
@@ -188,17 +225,6 @@ def _problem(checkpoint: Path) -> str | None:
         if actual != size:
             return f"{name} has {'no' if actual is None else actual} bytes, not {size}"
     return None
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    if os.name != "posix":
-        return  # folders can't be opened elsewhere
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

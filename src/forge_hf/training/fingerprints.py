@@ -43,9 +43,9 @@ def fingerprint(*parts: Any) -> str:
 
 
 def fingerprint_items(items: ItemEmbeddings) -> str:
-    """A hash of item ids, embeddings and further tables, as of 1,000 items."""
+    """A hash of item ids, embeddings and the vectors that are joined to them, as of 1,000 items."""
     batch = items.__getitems__(_sample(len(items)))
-    tables = [part for name in items.tables for part in ([name], batch[name])]
+    tables = [part for name in sorted(items.tables) for part in ([name], batch[name])]
     return fingerprint(items.item_ids, batch["embeddings"], *tables)
 
 
