@@ -53,12 +53,11 @@ def open_npy(path: Path, error_class: type[ForgeError] = CorruptFileError) -> np
         [`CorruptFileError`], or `error_class`: if it is truncated, an archive, or has objects in it.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:  # of its header
-        raise error_class(f"{str(path)!r} is not a plain .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise error_class(f"{str(path)!r} is not a plain .npy array but an archive: name it .npz.")
-    return array
+        raise error_class(
+            f"{str(path)!r} is not a plain .npy array (an archive is to be named .npz): {error}"
+        ) from error
 
 
 def is_unicode(array: np.ndarray) -> bool:
