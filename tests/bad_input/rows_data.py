@@ -115,6 +115,7 @@ ROWS = table(
     ("ItemEmbeddings.from_file", "empty npy", lambda w: ItemEmbeddings.from_file(w.file("x.npy")), InvalidEmbeddingsError, "x.npy"),
     ("ItemEmbeddings.from_file", "pickled npy", lambda w: ItemEmbeddings.from_file(w.npy("x.npy", np.array([[None]]))), InvalidEmbeddingsError, "x.npy"),
     ("ItemEmbeddings.from_file", "npy of texts", lambda w: ItemEmbeddings.from_file(w.npy("x.npy", np.array([["a"]]))), InvalidEmbeddingsError, "`embeddings`"),
+    ("ItemEmbeddings.from_file", "the beginning of an archive", lambda w: ItemEmbeddings.from_file(w.file("x.npy", b"PK\3\4")), InvalidEmbeddingsError, "x.npy"),
     ("ItemEmbeddings.from_file", "npz named npy", lambda w: ItemEmbeddings.from_file(w.file("x.npy", w.npz("y.npz", embeds=w.vectors.numpy()).read_bytes())), InvalidEmbeddingsError, ".npz"),
     ("ItemEmbeddings.from_file", "truncated parquet", lambda w: ItemEmbeddings.from_file(w.file("x.parquet", truncated(w.parquet("y.parquet", embedding=[[1.0]]).read_bytes()))), InvalidEmbeddingsError, "x.parquet"),
     ("ItemEmbeddings.from_file", "no arrow", lambda w: ItemEmbeddings.from_file(w.file("x.arrow", b"no arrow at all")), InvalidEmbeddingsError, "x.arrow"),

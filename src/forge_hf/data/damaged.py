@@ -1,19 +1,22 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """Damaged files: one error of this package for what `datasets`, Arrow, JSON and Python's codecs raise on them."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
 
+from ..checks import check_dataset
 from ..errors import CorruptFileError, ForgeError
 
 
-__all__ = ["is_unicode", "open_npy", "refuse_damaged", "refuse_null_lines"]
+__all__ = ["is_unicode", "open_npy", "refuse_damaged", "refuse_null_lines", "validate_mapped"]
 
 
 @contextmanager
@@ -53,12 +56,11 @@ def open_npy(path: Path, error_class: type[ForgeError] = CorruptFileError) -> np
         [`CorruptFileError`], or `error_class`: if it is truncated, an archive, or has objects in it.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError) as error:  # of its header
-        raise error_class(f"{str(path)!r} is not a plain .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise error_class(f"{str(path)!r} is not a plain .npy array but an archive: name it .npz.")
-    return array
+        raise error_class(
+            f"{str(path)!r} is not a plain .npy array (an archive is to be named .npz): {error}"
+        ) from error
 
 
 def is_unicode(array: np.ndarray) -> bool:
@@ -81,3 +83,13 @@ def refuse_null_lines(path: Path) -> None:
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         if content[:4096].lstrip()[:4] == b"null" or content.find(b"\nnull") >= 0:
             raise CorruptFileError(f"{str(path)!r} must hold JSON objects, one a line, and has a line that is null.")
+
+
+def validate_mapped(dataset: Any) -> None:
+    """
+    Looks over the Arrow table that a dataset maps, whose offsets Arrow follows wherever they lead when it is read: a
+    damaged one ends the process. Numbers aren't read. To be called within `refuse_damaged`.
+    """
+    check_dataset("path", dataset)
+    dataset.data.validate(full=True)
+    copy.deepcopy(dataset.data.schema)  # reads the names of columns, which may not be UTF-8

@@ -119,7 +119,7 @@ class ItemEmbeddings(Dataset):
         from datasets import Dataset as ArrowDataset
         from datasets import load_from_disk
 
-        from .damaged import refuse_damaged
+        from .damaged import refuse_damaged, validate_mapped
 
         if path.suffix not in (".arrow", ".parquet") and not path.is_dir():
             raise InvalidEmbeddingsError(
@@ -133,8 +133,7 @@ class ItemEmbeddings(Dataset):
                 dataset = ArrowDataset.from_file(str(path))
             else:
                 dataset = ArrowDataset.from_parquet(str(path))
-            check_dataset("path", dataset)
-            dataset.data.validate(full=True)  # Arrow reads what is mapped without looking where it leads
+            validate_mapped(dataset)
         items = cls.from_dataset(dataset)
         return items if item_ids is None else cls(items._table, item_ids)
 

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from ..checks import check_dataset, check_integer
 from ..errors import InvalidSequencesError
-from .damaged import refuse_damaged, refuse_null_lines
+from .damaged import refuse_damaged, refuse_null_lines, validate_mapped
 
 
 __all__ = ["adjacent_pairs", "items_by_user", "leave_one_out", "read_sequences"]
@@ -204,8 +204,7 @@ def _load(path: Path) -> Dataset:
     if path.is_dir():
         with refuse_damaged(path):
             dataset = load_from_disk(str(path))
-            check_dataset("path", dataset)
-            dataset.data.validate(full=True)  # Arrow reads what is mapped without looking where it leads
+            validate_mapped(dataset)
             return dataset
     if path.suffix in _BUILDERS:
         if not path.is_file():
