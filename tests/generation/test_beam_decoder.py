@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BloomConfig,
@@ -138,17 +139,24 @@ def test_a_model_with_a_replaced_forward_is_run_as_it_is(architecture, make_mode
         torch.testing.assert_close(output.scores, expected.scores, atol=1e-4, rtol=0)
 
 
+@pytest.fixture
+def bf16_accelerator():
+    """An accelerator of this test alone: there is one state a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def test_a_model_prepared_for_mixed_precision_shares_its_prompt(
-    architecture, make_model, make_prompts, make_table, decoders
+    architecture, make_model, make_prompts, make_table, decoders, bf16_accelerator
 ):
     model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
     prompts = make_prompts(architecture, NUM_CODES)
     exact = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=60)
-    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-    model = accelerator.prepare_model(model, evaluation_mode=True)
+    model = bf16_accelerator.prepare_model(model, evaluation_mode=True)
     assert "forward" in vars(model)  # what `Trainer` leaves behind, too
     in_bf16 = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=60)
-    unwrapped = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    unwrapped = bf16_accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     output = constrained_beam_search(unwrapped, **prompts, prefix_table=table, num_beams=60)
     assert all(decoder.shared is not None for decoder in decoders)
     assert torch.equal(output.leaves, exact.leaves) and torch.equal(output.scores, exact.scores)
