@@ -241,12 +241,19 @@ def fit(name: str, folder: Path, data: Data, seed: int):
     return AutoModel.from_pretrained(folder), json.loads(record.read_text())["fit_seconds"]
 
 
+def codes_of(model, items: ItemEmbeddings) -> torch.Tensor:
+    """The codes of all items; those of a balanced tokenizer are shared out evenly."""
+    if getattr(model.config, "balanced", False):
+        return model.balanced_codes(items)
+    return model.encode(items.to_tensor().float()).codes
+
+
 def measure(model, items: ItemEmbeddings, data: Data) -> dict[str, Any]:
     """What can be said of a tokenizer's codes without a retriever."""
-    vectors, inputs, seconds = data.embeddings.to_tensor().float(), items.to_tensor().float(), []
+    vectors, seconds = data.embeddings.to_tensor().float(), []
     for _ in range(3):
         started = time.process_time()
-        codes = model.encode(inputs).codes
+        codes = codes_of(model, items)
         seconds.append(time.process_time() - started)
     sizes = list(model.config.codebook_sizes)
     catalog = SemanticIdCatalog.from_codes(items.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
@@ -294,7 +301,7 @@ def run_retrievers(args: argparse.Namespace) -> None:
                 continue
             model, _ = fit(name, folder, data, seed)
             items = data.items_for(TOKENIZERS[name])
-            codes, sizes = model.encode(items.to_tensor()).codes, list(model.config.codebook_sizes)
+            codes, sizes = codes_of(model, items), list(model.config.codebook_sizes)
             catalog = SemanticIdCatalog.from_codes(items.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
             trainer, tokenizer = train_small_retriever(catalog, data.splits, folder / "retriever", seed)
             seconds = trainer.train_seconds
@@ -336,6 +343,13 @@ def with_deviation(scores: list[float] | None) -> str:
     return f"{mean} ± {np.std(scores, ddof=1):.4f}" if len(scores) == len(SEEDS) else f"{mean} ({len(scores)} seed)"
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What makes a tokenizer, of its config."""
+    others = {"architectures", "auto_map", "codebook_sizes", "dtype", "transformers_version", "use_cache"}
+    config = json.loads((folder / "config.json").read_text())
+    return {name: value for name, value in config.items() if name not in others}
+
+
 def read_runs(runs: Path, dataset: str) -> list[dict[str, Any]]:
     """What has run of a dataset, a tokenizer after the other, each with the scores of its retrievers by seed."""
     found = []
@@ -343,7 +357,10 @@ def read_runs(runs: Path, dataset: str) -> list[dict[str, Any]]:
         path = runs / dataset / f"{run_name(name)}_seed0" / "measured.json"
         if not path.exists():
             continue
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text()) | {
+            "config": read_config(path.parent),
+            "training": TOKENIZERS[name].training,
+        }
         paths = [runs / dataset / f"{run_name(name)}_seed{seed}" / "retriever.json" for seed in SEEDS]
         retrievers = [json.loads(path.read_text()) for path in paths if path.exists()]
         if retrievers:
@@ -361,8 +378,8 @@ def table(args: argparse.Namespace) -> None:
         "then python benchmarks/item_tokenizers.py table",
         "protocol": PROTOCOL,
         "retriever": {"preset": "qwen2-small", **RETRIEVER, "epochs": EPOCHS, "batch_size": BATCH_SIZE},
-        "networks": {**RQVAE, **TRAINING, "codebook_sizes": "as the name says"},
-        "seconds": "of CPU time, one thread, without those of the collaborative vectors",
+        "seconds": "of CPU time, one thread, on a machine that was doing something else besides; without those of the "
+        "collaborative vectors",
         "hardware": describe_hardware(),
         "datasets": runs,
     }
@@ -396,13 +413,15 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
     """Quality against the time to fit: of the codes by themselves (top), and of retrievers (bottom)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    axes = figure.subplots(2, len(runs), sharex=True, squeeze=False)
+    numbers = {name: number for number, name in enumerate(TOKENIZERS, start=1)}
+    figure = Figure(figsize=(15, 10), layout="constrained")
+    grid = figure.add_gridspec(2, len(runs) + 1, width_ratios=[1] * len(runs) + [0.42])
     for column, (dataset, found) in enumerate(runs.items()):
-        top, bottom = axes[:, column]
+        top = figure.add_subplot(grid[0, column])
+        bottom = figure.add_subplot(grid[1, column], sharex=top)
         for run in found:
-            color, marker, _ = FAMILIES[family_of(run["tokenizer"])]
-            seconds = max(run["fit_seconds"], 0.1)
+            name, seconds = run["tokenizer"], max(run["fit_seconds"], 0.1)
+            color, marker, _ = FAMILIES[family_of(name)]
             style = {
                 "color": color,
                 "marker": marker,
@@ -410,33 +429,37 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
                 "markeredgecolor": "white",
                 "linestyle": "none",
             }
-            label = {"textcoords": "offset points", "xytext": (6, 4), "fontsize": 7, "color": "#404040"}
+            label = {"textcoords": "offset points", "xytext": (6, 3), "fontsize": 8, "color": "#404040"}
             if "neighbor_overlap" in run:
-                top.plot(seconds, run["neighbor_overlap"], label=family_of(run["tokenizer"]), **style)
-                top.annotate(run["tokenizer"], (seconds, run["neighbor_overlap"]), **label)
+                top.plot(seconds, run["neighbor_overlap"], **style)
+                top.annotate(str(numbers[name]), (seconds, run["neighbor_overlap"]), **label)
             if "retriever" in run:
                 recall = run["retriever"]["recall@10"]
                 spread = np.std(recall, ddof=1) if len(recall) > 1 else 0
-                bottom.errorbar(
-                    seconds, np.mean(recall), spread, capsize=3, label=family_of(run["tokenizer"]), **style
-                )
-                bottom.annotate(run["tokenizer"], (seconds, np.mean(recall)), **label | {"fontsize": 8})
+                bottom.errorbar(seconds, np.mean(recall), spread, capsize=3, **style)
+                bottom.annotate(str(numbers[name]), (seconds, np.mean(recall)), **label)
         top.set_title(DATASETS[dataset])
-        top.set_ylabel(f"share of the {NUM_NEIGHBORS} nearest that decoded codes keep")
+        top.set_ylabel(f"share of the {NUM_NEIGHBORS} nearest items that decoded codes keep")
         bottom.set_ylabel("Recall@10 of the small retriever, ± s.d. of seeds")
-        bottom.set_xlabel("seconds to fit, one CPU thread")
+        bottom.set_xlabel("CPU seconds to fit, one thread")
         for axis in (top, bottom):
             axis.set_xscale("log")
             axis.set_ylim(bottom=0)
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(color="#E5E5E5", linewidth=0.6)
             axis.set_axisbelow(True)
-    entries = {}
-    for axis in axes.flat:
-        handles, labels = axis.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    if entries:
-        figure.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries), frameon=False)
+    key = figure.add_subplot(grid[:, -1])
+    key.set_axis_off()
+    key.set(xlim=(0, 1), ylim=(len(numbers) + 1.5 * len(FAMILIES), 0))
+    line = 0.0
+    for family, (color, marker, _) in FAMILIES.items():
+        key.plot(0.03, line, color=color, marker=marker, markersize=8, markeredgecolor="white", clip_on=False)
+        key.text(0.08, line, family, color=color, fontweight="bold", fontsize=9, va="center")
+        for name in (name for name in TOKENIZERS if family_of(name) == family):
+            line += 1
+            key.text(0.06, line, str(numbers[name]), fontsize=8, va="center", ha="right", color="#404040")
+            key.text(0.08, line, name, fontsize=8, va="center", color="#404040")
+        line += 1.5
     figure.savefig(path, dpi=130)
 
 
