@@ -18,9 +18,10 @@ class LetterConfig(RQVAEConfig):
         codebook_sizes (`list[int]`, *optional*, defaults to `[256, 256, 256, 256]`):
             Number of codes of each level.
         collaborative_loss_weight (`float`, *optional*):
-            Weight of the collaborative loss, LETTER's alpha. 0 leaves it out. LETTER's 0.02 goes with losses that are
-            averaged over dimensions, and is the default of `quantization_loss="cumulative"`. With `"per_level"`, which
-            sums them, the default is `0.02 * input_dim`: the same balance with the reconstruction.
+            Weight of the collaborative loss, LETTER's alpha. 0 leaves it out. LETTER's code uses 0.01 to 0.1 with
+            losses that are averaged over dimensions; 0.02 is the default of `quantization_loss="cumulative"`. With
+            `"per_level"`, which sums them, the default is `0.02 * input_dim`: the same balance with the
+            reconstruction.
         collaborative_dim (`int`, *optional*):
             Width of the collaborative vectors. Defaults to `codebook_dim`. Where it is another, a linear map without
             bias is learned that takes them to `codebook_dim`.
