@@ -3,13 +3,14 @@
 Kills the training scripts at random moments, runs the same command again, and compares the end with that of a run
 that nobody disturbed.
 
-    python benchmarks/kill_and_resume.py                    # all cases, written to results/kill_and_resume.json
+    python benchmarks/kill_and_resume.py      # all cases, written to results/kill_and_resume.json as they end
     python benchmarks/kill_and_resume.py --cases t5 --kills 3 --output t5.json
 
 Each run is a process (or two) forked from this one, which has done nothing but import, and runs
 `examples/train_rqvae.py` or `examples/train_gr.py` as its main program. It gets SIGKILL, or SIGTERM one time in four,
 after a random share of the time that the undisturbed run took, so that a kill may come before the first step, in the
-midst of a checkpoint's write, or after the last step. Of two processes, both get SIGKILL, or one of them SIGTERM.
+midst of a checkpoint's write, or after the last step. Of two processes, both get SIGKILL, or one of them SIGTERM. A
+case that the output has already isn't run again.
 """
 
 import argparse
@@ -43,12 +44,13 @@ from forge_hf.training.checkpoints import last_checkpoint
 
 ROOT = Path(__file__).parents[1]
 RQVAE = "train_rqvae.py --embeddings items.safetensors --item_ids item_ids.json --codebook_sizes 16 16 --batch_size 20"
+PAIRS = "--preset forge --hidden_sizes 64 32 --sequences sequences.txt --num_train_epochs 3"
 GR = "train_gr.py --catalog catalog --max_steps 30 --evals 5 --eval_users 20 --num_beams 10"
 MAP, STREAM = "--sequences sequences.txt", "--rows rows.csv --streaming --no-bf16"
 CASES = {
     "rqvae": (f"{RQVAE} --preset tiger --num_train_epochs 7", 1),
     "rqvae-ema": (f"{RQVAE} --num_train_epochs 7", 1),
-    "rqvae-pairs": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 7", 1),
+    "rqvae-pairs": (f"{RQVAE} {PAIRS}", 1),
     "t5": (f"{GR} --model t5-tiger {MAP} --batch_size 48", 1),
     "t5-stream": (f"{GR} --model t5-tiger {STREAM} --batch_size 16", 1),
     "qwen2": (f"{GR} --model qwen2-small --batch_size 16 {MAP}", 1),
@@ -56,7 +58,7 @@ CASES = {
     "qwen2-lora": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {MAP}", 1),
     "qwen2-lora-stream": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {STREAM}", 1),
     "rqvae-ema-2": (f"{RQVAE} --num_train_epochs 7", 2),
-    "rqvae-pairs-2": (f"{RQVAE} --preset forge --sequences sequences.txt --num_train_epochs 7", 2),
+    "rqvae-pairs-2": (f"{RQVAE} {PAIRS}", 2),
     "t5-2": (f"{GR} --model t5-tiger {MAP} --batch_size 48", 2),
     "qwen2-stream-2": (f"{GR} --model qwen2-small --batch_size 16 {STREAM}", 2),
     "qwen2-lora-2": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {MAP}", 2),
@@ -211,6 +213,7 @@ def measure(name: str, num_kills: int, work: Path, generator: random.Random) -> 
         "command": f"python examples/{command}",
         "num_processes": num_processes,
         "num_steps": last_step,
+        "seconds": round(time.monotonic() - start),
         "kills": kills,
         "runs_compared": ended,
         "places": dict(places),
@@ -227,7 +230,16 @@ def main():
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "kill_and_resume.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    generator, start, results = random.Random(args.seed), time.monotonic(), []
+    settings = {
+        "command": f"python benchmarks/kill_and_resume.py --kills {args.kills} --seed {args.seed}",
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+    }
+    results = {}
+    if args.output.exists():
+        report = json.loads(args.output.read_text())
+        if {name: report[name] for name in settings} == settings:
+            results = {result["case"]: result for result in report["results"]}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if (process := os.fork()) == 0:  # this process itself starts no threads
@@ -236,20 +248,16 @@ def main():
         os.waitpid(process, 0)
         print(f"{'case':18} {'processes':>9} {'kills':>5} {'in a write':>10}  largest difference (weights, log, best)")
         for name in args.cases:
-            result = measure(name, args.kills, work, generator)
-            results.append(result)
+            if name not in results:
+                results[name] = measure(name, args.kills, work, random.Random(f"{args.seed} {name}"))
+                ordered = [results[case] for case in CASES if case in results]
+                report = settings | {"kills": sum(result["kills"] for result in ordered), "results": ordered}
+                text = json.dumps(report, indent=2) + "\n"
+                write_then_rename(args.output, lambda path, text=text: path.write_text(text))
+            result = results[name]
             row = result["num_processes"], result["kills"], result["places"].get("in a checkpoint's write", 0)
             found = ", ".join(f"{value:.2g}" for value in result["largest_difference"].values())
             print(f"{name:18} {row[0]:9} {row[1]:5} {row[2]:10}  {found}", flush=True)
-    report = {
-        "command": f"python benchmarks/kill_and_resume.py --kills {args.kills} --seed {args.seed}",
-        "kills": sum(result["kills"] for result in results),
-        "seconds": round(time.monotonic() - start),
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-        "results": results,
-    }
-    write_then_rename(args.output, lambda path: path.write_text(json.dumps(report, indent=2) + "\n"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 import forge_hf
 
 
+ROOT = Path(__file__).parents[1]
 MODULES = [forge_hf.__name__, *(m.name for m in pkgutil.walk_packages(forge_hf.__path__, "forge_hf."))]
 
 
@@ -67,7 +68,7 @@ def test_rooms_import_from_left_to_right_only():
 
 def test_readme_snippets_run(tmp_path, monkeypatch):
     """The README's Python, top to bottom, in an empty folder."""
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    readme = ROOT.joinpath("README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert len(snippets) == 4
     monkeypatch.chdir(tmp_path)
@@ -77,3 +78,13 @@ def test_readme_snippets_run(tmp_path, monkeypatch):
         exec(compile("\n".join(lines), "README.md", "exec"), namespace)
     recommended = namespace["recommend"](namespace["splits"]["test"][0]["history"], top_k=5)
     assert len(recommended) == 5 and recommended[0].keys() == {"item_id", "score", "semantic_id"}
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.joinpath("docs").glob("*.md")), ids=lambda page: page.name)
+def test_docs_snippets_run(page, tmp_path, monkeypatch):
+    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert snippets
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for snippet in snippets:
+        exec(compile(snippet, page.name, "exec"), namespace)
