@@ -384,7 +384,8 @@ def table(args: argparse.Namespace) -> None:
         "datasets": runs,
     }
     write_json(args.results / "item_tokenizers.json", result)
-    plot(runs, args.results / "item_tokenizers.png")
+    drawn = {dataset: found for dataset, found in runs.items() if any("retriever" in run for run in found)}
+    plot(drawn, args.results / "item_tokenizers.png")
     for dataset, found in runs.items():
         print(f"\n| {DATASETS[dataset]} | " + " | ".join(COLUMNS) + " |\n" + "| --- " * (len(COLUMNS) + 1) + "|")
         for run in found:
