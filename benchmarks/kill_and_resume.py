@@ -37,7 +37,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from forge_hf import RetrievalTrainer, RQVAETrainer, SemanticIdCatalog, SyntheticMarket  # noqa: F401
-from forge_hf.hub import describe_hardware, describe_versions, write_then_rename
+from forge_hf.hub import describe_hardware, describe_versions, write_json
 from forge_hf.training import TERMINATED_EXIT_CODE
 from forge_hf.training.checkpoints import last_checkpoint
 
@@ -63,6 +63,10 @@ CASES = {
     "qwen2-stream-2": (f"{GR} --model qwen2-small --batch_size 16 {STREAM}", 2),
     "qwen2-lora-2": (f"{GR} --model qwen2-small --batch_size 16 --lora_rank 4 {MAP}", 2),
 }
+
+
+def shown(name: str) -> str:
+    return f"python examples/{CASES[name][0]}"
 
 
 def make_data(folder: Path) -> None:
@@ -211,7 +215,7 @@ def measure(name: str, num_kills: int, work: Path, generator: random.Random) -> 
     weights, log, best = (max(column) for column in zip(*differences, strict=True))
     return {
         "case": name,
-        "command": f"python examples/{command}",
+        "command": shown(name),
         "num_processes": num_processes,
         "num_steps": last_step,
         "seconds": round(time.monotonic() - start),
@@ -240,7 +244,9 @@ def main():
     if args.output.exists():
         report = json.loads(args.output.read_text())
         if {name: report[name] for name in settings} == settings:
-            results = {result["case"]: result for result in report["results"]}
+            results = {
+                result["case"]: result for result in report["results"] if result["command"] == shown(result["case"])
+            }
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if (process := os.fork()) == 0:  # this process itself starts no threads
@@ -253,8 +259,7 @@ def main():
                 results[name] = measure(name, args.kills, work, random.Random(f"{args.seed} {name}"))
                 ordered = [results[case] for case in CASES if case in results]
                 report = settings | {"kills": sum(result["kills"] for result in ordered), "results": ordered}
-                text = json.dumps(report, indent=2) + "\n"
-                write_then_rename(args.output, lambda path, text=text: path.write_text(text))
+                write_json(args.output, report)
             result = results[name]
             row = result["num_processes"], result["kills"], result["places"].get("in a checkpoint's write", 0)
             found = ", ".join(f"{value:.2g}" for value in result["largest_difference"].values())

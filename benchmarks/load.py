@@ -38,7 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from forge_hf import SemanticIdCatalog, SemanticIdLayout, SemanticIdTokenizer, load_retriever, retrieve
 from forge_hf.generation import PrefixTable
-from forge_hf.hub import describe_hardware, describe_versions
+from forge_hf.hub import describe_hardware, describe_versions, write_json
 
 
 SIZES = [8192] * 3
@@ -75,7 +75,7 @@ def main() -> None:
             "codebook_sizes": SIZES,
             "results": cells,
         }
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(args.output, result)
 
 
 def without_folder(arguments: list[str]) -> list[str]:
