@@ -184,6 +184,7 @@ def main():
     if args.lora_rank and not args.save_adapter:
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(args.output_dir)
+    trainer.accelerator.end_training()
     if trainer.is_world_process_zero():
         print(f"Validation NDCG@10: {metrics.get('validation_ndcg@10', 'unknown')}; saved to {args.output_dir}")
 

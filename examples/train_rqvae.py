@@ -185,6 +185,7 @@ def main():
     # 4. Evaluate on all items, and save (and push, with `--push_to_hub`).
     metrics = trainer.evaluate()
     trainer.save_model(args.output_dir)
+    trainer.accelerator.end_training()
     if not trainer.is_world_process_zero():
         return
     print(f"Collision rate {metrics['eval_collision_rate']:.4f}; saved to {args.output_dir}")

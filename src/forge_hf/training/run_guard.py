@@ -4,6 +4,7 @@ Ends a run on all of its processes at the same step: with a checkpoint when it i
 its loss isn't a number.
 """
 
+import atexit
 import math
 import os
 import signal
@@ -101,6 +102,9 @@ class RunGuard(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         # Asked again: evaluating and writing may have taken long.
         if self._on_any_process(self._is_asked)[0]:
+            # A thread of the process group that still ends this last operation while the interpreter goes would abort
+            # the process, which then has another exit code.
+            atexit.register(self._trainer.accelerator.end_training)
             raise SystemExit(TERMINATED_EXIT_CODE)
 
     def _ask(self, number: int, frame: Any) -> None:
