@@ -170,7 +170,11 @@ def test_healthy_codebooks_do_not_warn(tmp_path):
         item_tokenizer_trainer(tmp_path, logging_steps=1, save_strategy="no", num_train_epochs=6).train()
 
 
-def test_metrics_under_bf16_are_within_the_noise_of_seeds(tmp_path):
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+def test_metrics_under_bf16_are_within_the_noise_of_seeds(device, tmp_path):
     market = SyntheticMarket(num_items=150, num_users=300)
     codes = [[row // 15, row % 15] for row in range(market.num_items)]
     catalog = SemanticIdCatalog.from_codes(market.item_ids, codes, codebook_sizes=[10, 15], on_collision="keep")
@@ -182,7 +186,7 @@ def test_metrics_under_bf16_are_within_the_noise_of_seeds(tmp_path):
         args = RetrievalTrainingArguments(
             str(tmp_path), num_train_epochs=4, per_device_train_batch_size=32, learning_rate=1e-2, seed=seed,
             eval_num_beams=10, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, bf16=bf16,
-            **COMMON,
+            **COMMON | {"use_cpu": device == "cpu"},
         )  # fmt: skip
         trainer = RetrievalTrainer(
             model, args, catalog=catalog, processing_class=tokenizer, train_dataset=splits["train"],

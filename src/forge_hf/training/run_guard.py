@@ -4,11 +4,11 @@ Ends a run on all of its processes at the same step: with a checkpoint when it i
 its loss isn't a number.
 """
 
-import atexit
 import math
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TERMINATED_EXIT_CODE", "RunGuard"]
 
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM  # 143, as of a process that SIGTERM ends
+FREE_SECONDS = 0.5  # for a thread that only has to be scheduled
 
 
 class RunGuard(TrainerCallback):
@@ -102,9 +103,10 @@ class RunGuard(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         # Asked again: evaluating and writing may have taken long.
         if self._on_any_process(self._is_asked)[0]:
-            # A thread of the process group that still ends this last operation while the interpreter goes would abort
-            # the process, which then has another exit code.
-            atexit.register(self._trainer.accelerator.end_training)
+            if args.world_size > 1:
+                # A thread of gloo still has to free what was summed up, for which it needs the interpreter: one that
+                # asks for it as it goes aborts the process, whose exit code is then another one.
+                time.sleep(FREE_SECONDS)
             raise SystemExit(TERMINATED_EXIT_CODE)
 
     def _ask(self, number: int, frame: Any) -> None:
