@@ -3,6 +3,8 @@
 
 import gc
 import os
+import shutil
+import subprocess
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +12,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # also of the processes that tests start
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
@@ -25,3 +28,15 @@ def pytest_collection_finish():
     """`Trainer.train` collects garbage: what is imported by now needn't be looked through each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def small_mount(tmp_path, request):
+    """A disk of 256 KiB, or as large as the test's parameter says."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={getattr(request, 'param', '256k')}", "none"]
+    if shutil.which("mount") is None or subprocess.run(["mount", *options, folder], capture_output=True).returncode:
+        pytest.skip("this user may not mount a disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -282,18 +281,6 @@ def test_one_at_a_time_though_locks_are_removed(tmp_path):
                 os._exit(1)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert path.read_text() == "120" and os.listdir(tmp_path) == ["count"]
-
-
-@pytest.fixture
-def small_mount(tmp_path):
-    """A disk of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=256k", "none"]
-    if shutil.which("mount") is None or subprocess.run(["mount", *options, folder], capture_output=True).returncode:
-        pytest.skip("this user may not mount a disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_disk_that_is_really_full(artifacts, versions, small_mount, tmp_path):

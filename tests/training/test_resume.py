@@ -6,6 +6,7 @@ nothing catches, and what goes on are new objects; `tests/test_kill.py` kills pr
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
-from forge_hf.errors import CorruptFileError, OutputInUseError, RunMismatchError
+from forge_hf.errors import CorruptFileError, OutputInUseError, RunMismatchError, StorageError
 from forge_hf.models import FSQConfig, FSQModel, RQVAEConfig, RQVAEModel
 from forge_hf.training import (
     TERMINATED_EXIT_CODE,
@@ -277,6 +278,37 @@ def test_a_kill_at_any_touch_of_the_disk_leaves_a_whole_checkpoint(tmp_path, mon
     root = None
     assert number > 15 and steps == {"4", "8"}
     assert not (folder / ".incomplete").exists() and (folder / "checkpoint-8").exists()
+
+
+@pytest.mark.parametrize("small_mount", ["2m"], indirect=True)
+def test_a_full_disk_keeps_the_checkpoint_before(small_mount, tmp_path):
+    def make(folder):
+        return item_tokenizer_trainer("ema", folder)
+
+    whole = outcome(train(make(tmp_path / "whole")))
+    trainer = make(tmp_path / "first")
+    kill_before_the_update_of(8)(trainer)
+    with pytest.raises(Killed):
+        train(trainer)
+    run, ballast, causes = small_mount / "run", small_mount / "ballast", set()
+    for room in range(4, 164, 8):
+        shutil.copytree(tmp_path / "first", run)
+        trainer = make(run)
+        ballast.write_bytes(bytes(shutil.disk_usage(small_mount).free - 1024 * room))
+        last = "checkpoint-15"
+        try:
+            train(trainer)
+        except StorageError as error:
+            assert re.search(r"checkpoint-12\S* isn't written, and what was there stays. Make room", str(error))
+            causes.add(type(error.__cause__).__name__)
+            last = "checkpoint-6"
+        ballast.unlink()
+        trainer = make(run)
+        assert trainer.find_checkpoint().endswith(last)
+        assert_equal(outcome(train(trainer)), whole)
+        shutil.rmtree(run)
+    # of files that Python and torch write
+    assert causes >= {"OSError", "RuntimeError"} and last == "checkpoint-15"
 
 
 @pytest.fixture(scope="module")

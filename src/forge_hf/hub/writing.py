@@ -135,7 +135,11 @@ def _error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))  # what safetensors says
-    return int(found[1]) if found else None
+    if found:
+        return int(found[1])
+    # What `torch.save` says, whatever the reason.
+    is_of_torch = isinstance(error, RuntimeError) and re.search("inline_container.cc|iostream error", str(error))
+    return errno.EIO if is_of_torch else None
 
 
 def write_then_rename(path: Path, write: Callable[[Path], Any]) -> None:
