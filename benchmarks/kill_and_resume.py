@@ -195,7 +195,7 @@ def measure(name: str, num_kills: int, work: Path, generator: random.Random) -> 
     last_step = expected[1][-1]["step"]
     places, codes, differences, kills, ended = Counter(), Counter(), [], 0, 0
     while kills < num_kills:
-        output_dir = f"{name}-{ended}"
+        output_dir = f"{name}-killed-{ended}"
         for attempt in range(4):
             seconds, sends = generator.uniform(0, duration), generator.choice([9, 9, 9, 15])
             limits = (seconds, sends) if attempt < 3 and kills < num_kills else ()
