@@ -31,7 +31,7 @@ from forge_hf import (
     semantic_id_quality,
 )
 from forge_hf.data import read_item_sids
-from forge_hf.hub import Shards, lock_folder
+from forge_hf.hub import Shards, finish_interrupted, lock_folder
 from forge_hf.models import encode_items
 from forge_hf.report import format_quality
 
@@ -71,13 +71,23 @@ def main():
     accelerator.end_training()
 
 
+def read_codes(path: str) -> tuple[list[str], list[list[int]]]:
+    """Items and codes of a JSON object. An item that comes twice is an error, which `json` alone wouldn't see."""
+    try:
+        pairs = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
+    except ValueError as error:
+        raise SystemExit(f"--codes {path} isn't JSON: {error}") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise SystemExit(f'--codes {path} must be JSON of {{"item id": [code, ...]}}.')
+    return [item_id for item_id, _ in pairs], [codes for _, codes in pairs]
+
+
 def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
     # 1. Codes of every item: read them, or encode the embeddings. What a killed run has encoded is kept.
     codes = candidates = None
     codebook_sizes = args.codebook_sizes
     if args.codes and not args.codes.endswith(".csv"):
-        table = json.loads(Path(args.codes).read_text(encoding="utf-8"))
-        item_ids, codes = list(table), list(table.values())
+        item_ids, codes = read_codes(args.codes)
         if all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in item_ids):
             item_ids = [int(item_id) for item_id in item_ids]  # JSON's keys are text; sequences keep integers
     elif not args.codes:
@@ -88,6 +98,7 @@ def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
         else:
             item_ids = json.loads(Path(args.item_ids).read_text(encoding="utf-8")) if args.item_ids else None
             items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids)
+            finish_interrupted(args.rqvae)  # where a kill came while it was saved
             rqvae = AutoModel.from_pretrained(args.rqvae)
             if args.on_collision == "knn" and not isinstance(rqvae, RQVAEModel):
                 raise SystemExit(

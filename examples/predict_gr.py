@@ -85,6 +85,12 @@ def main():
     accelerator.wait_for_everyone()  # all see the same
     num_beams = args.num_beams if len(args.num_beams) > 1 else args.num_beams[0]
     if is_finished:
+        with open(args.output, "rb") as file:
+            num_lines = sum(1 for _ in file)
+        if num_lines != len(rows):
+            raise SystemExit(
+                f"{args.output} has {num_lines:,} lines, which aren't those of {len(rows):,} rows. Remove it."
+            )
         if accelerator.is_main_process:
             Shards.remove(args.output)  # of a run that was killed at its very end
         accelerator.print(f"{args.output} is complete: it's only scored. Remove it to predict anew.")

@@ -64,6 +64,9 @@ ROWS = table(
 
     ("examples/build_catalog.py", "neither codes nor a model", lambda w: w.example("build_catalog.py", "--output_dir", w.path("x")), SystemExit, ""),
     ("examples/build_catalog.py", "no file of codes", lambda w: w.example("build_catalog.py", "--codes", w.path("x.csv"), "--codebook_sizes", 4, "--output_dir", w.path("x")), FileNotFoundError, "x.csv"),
+    ("examples/build_catalog.py", "an item twice", lambda w: w.example("build_catalog.py", "--codes", w.file("x.json", '{"a": [0], "a": [1]}'), "--codebook_sizes", 4, "--output_dir", w.path("x")), ValueError, "'a'"),
+    ("examples/build_catalog.py", "codes that are a list", lambda w: w.example("build_catalog.py", "--codes", w.file("x.json", "[[0]]"), "--codebook_sizes", 4, "--output_dir", w.path("x")), SystemExit, ""),
+    ("examples/build_catalog.py", "truncated JSON", lambda w: w.example("build_catalog.py", "--codes", w.file("x.json", '{"a": [0'), "--codebook_sizes", 4, "--output_dir", w.path("x")), SystemExit, ""),
     ("examples/build_catalog.py", "too large codes", lambda w: w.example("build_catalog.py", "--codes", w.file("x.json", '{"a": [9]}'), "--codebook_sizes", 4, "--output_dir", w.path("x")), ValueError, "`codes`"),
     ("examples/push_to_hub.py", "no folder", lambda w: w.example("push_to_hub.py", w.path("x"), "me/x"), FileNotFoundError, "`folder`"),
     ("examples/train_rqvae.py", "broken embeddings", lambda w: w.example("train_rqvae.py", "--embeddings", w.file("x.npy"), "--output_dir", w.path("run")), InvalidEmbeddingsError, "x.npy"),

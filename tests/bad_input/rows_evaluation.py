@@ -133,6 +133,7 @@ ROWS = table(
     ("predict_to_jsonl", "too many rows without codes", lambda w: predict(w, Dataset.from_dict({"user": ["hello"]})), MalformedRowsError, "row 1"),
     ("predict_to_jsonl", "columns that JSON can't hold", lambda w: predict(w, w.rows.add_column("when", [datetime.datetime(2026, 1, 1)] * 4)), ValueError, "`rows`"),
     ("predict_to_jsonl", "num_beams of 0", lambda w: predict(w, num_beams=0), ValueError, "`num_beams`"),
+    ("predict_to_jsonl", "a billion beams", lambda w: predict(w, num_beams=10**9), ValueError, "`num_beams`"),
     ("predict_to_jsonl", "num_beams of other levels", lambda w: predict(w, num_beams=[2, 2, 2]), ValueError, "`num_beams`"),
     ("predict_to_jsonl", "batches of none", lambda w: predict(w, batch_size=0), ValueError, "`batch_size`"),
     ("predict_to_jsonl", "mismatched fingerprint", lambda w: predict_to_jsonl(w.model, w.tokenizer, w.other_catalog, w.rows, w.path("new.jsonl")), FingerprintMismatchError, "fingerprint"),

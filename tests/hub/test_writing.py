@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from forge_hf import (
     GenerativeRetrievalPipeline,
@@ -23,7 +24,7 @@ from forge_hf import (
 )
 from forge_hf.data import write_item_embeddings, write_reconstruction_archive
 from forge_hf.data.al_gr_embeddings import read_item_embeddings
-from forge_hf.errors import ForgeError, OutputInUseError, StorageError
+from forge_hf.errors import CorruptFileError, ForgeError, OutputInUseError, StorageError
 from forge_hf.generation import PrefixTable
 from forge_hf.hub import (
     finish_interrupted,
@@ -121,7 +122,7 @@ def is_part(some, whole):
     return all(name in whole and whole[name] == content for name, content in some.items())
 
 
-@pytest.mark.parametrize("name", ["catalog", "retriever", "report", "prefix_table", "run"])
+@pytest.mark.parametrize("name", ["catalog", "item_tokenizer", "retriever", "report", "prefix_table", "run"])
 def test_killed_anywhere_leaves_the_old_or_the_new(artifacts, versions, name, tmp_path):
     write, (old, new) = artifacts[name], versions(name)
     folder, seen, points = tmp_path / "output", [], 0
@@ -142,6 +143,53 @@ def test_killed_anywhere_leaves_the_old_or_the_new(artifacts, versions, name, tm
             shutil.copytree(tmp_path / f"{name}-0", folder)
     assert snapshot(folder) == new and {path.name for path in folder.iterdir()} == new.keys()
     assert seen == sorted(seen) and seen[-1] and not seen[0] and points > 5  # the old, until there is the new
+
+
+def test_new_weights_of_the_same_model_replace_the_old_at_once(tmp_path):
+    old, new = make_item_tokenizer(0), make_item_tokenizer(0)
+    with torch.no_grad():
+        for weight in new.parameters():
+            weight.add_(1)
+    old.save_pretrained(tmp_path / "model")
+    seen = set()
+    for _ in kill_points(lambda: new.save_pretrained(tmp_path / "model")):
+        weights = AutoModel.from_pretrained(tmp_path / "model").state_dict()
+        is_new = torch.equal(weights["encoder.layers.0.bias"], new.encoder.layers[0].bias)
+        expected = (new if is_new else old).state_dict()
+        assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+        seen.add(is_new)
+        old.save_pretrained(tmp_path / "model")
+    assert seen == {False, True}
+
+
+@pytest.mark.parametrize("text", ['["../../victim"]', '["/victim"]', '["config.json"]', '[["a"]]', "{"])
+def test_a_folder_of_somebody_else_removes_nothing(text, artifacts, tmp_path):
+    folder, victim = tmp_path / "some" / "folder", tmp_path / "victim"
+    artifacts["catalog"](folder, 0)
+    victim.write_text("mine")
+    (folder / ".whole").mkdir()
+    (folder / ".whole" / ".stale.json").write_text(text.replace('"/victim', f'"{victim}'))
+    files = snapshot(folder)
+    with pytest.raises(CorruptFileError, match=r"stale.json"):
+        SemanticIdCatalog.from_pretrained(folder)
+    assert victim.read_text() == "mine" and snapshot(folder) == files
+
+
+def test_a_folder_of_somebody_else_moves_nothing_in_or_out(artifacts, tmp_path):
+    folder, others = tmp_path / "folder", tmp_path / "others"
+    artifacts["catalog"](folder, 0)
+    others.mkdir()
+    (others / "mine").write_text("mine")
+    (folder / ".whole").symlink_to(others)
+    SemanticIdCatalog.from_pretrained(folder)
+    assert os.listdir(others) == ["mine"] and not (folder / "mine").exists()
+    (folder / ".whole").unlink()
+    (folder / ".whole" / "sub").mkdir(parents=True)
+    (folder / ".whole" / "sub" / "mine").write_text("theirs")
+    (folder / "sub").symlink_to(others)
+    with pytest.raises(CorruptFileError, match="outside of"):
+        SemanticIdCatalog.from_pretrained(folder)
+    assert (others / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["catalog", "item_tokenizer", "prefix_table", "run"])

@@ -364,6 +364,60 @@ def test_a_checkpoint_of_another_run_is_refused(finished, changes, message, monk
     assert sorted((str(path), path.stat().st_mtime_ns) for path in finished.rglob("*")) == before
 
 
+@pytest.mark.parametrize("what", ["an embedding", "an item id"])
+def test_one_changed_item_among_many_is_another_run(what, tmp_path):
+    def make(row=None):
+        trainer = item_tokenizer_trainer("gradient", tmp_path, num_items=4000, num_train_epochs=0.01, save_steps=1)
+        items = trainer.train_dataset
+        vectors, ids = items.to_tensor().clone(), list(items.item_ids)
+        if row is not None and what == "an embedding":
+            vectors[row, 0] += 1
+        elif row is not None:
+            ids[row] += "x"
+        trainer.train_dataset = ItemEmbeddings(vectors, ids)
+        return trainer
+
+    make().train()
+    assert make().find_checkpoint() is not None
+    for row in (0, 1, 1234, 3999):
+        with pytest.raises(RunMismatchError, match="`train_dataset` was"):
+            make(row).find_checkpoint()
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_on_other_weights_is_another_run(ring_catalog, ring_splits, tmp_path):
+    def make(change=0.0):
+        trainer = retrieval_trainer("qwen2-small rows lora", tmp_path, ring_catalog, ring_splits, max_steps=6)
+        with torch.no_grad():
+            trainer.model.get_decoder().layers[0].mlp.up_proj.base_layer.weight += change
+        return trainer
+
+    train(make())
+    assert make().find_checkpoint() is not None
+    with pytest.raises(RunMismatchError, match="`frozen_weights` was"):
+        make(0.01).find_checkpoint()
+
+
+def test_sigterm_while_the_best_model_is_loaded(ring_catalog, ring_splits, tmp_path):
+    def make():
+        return retrieval_trainer("qwen2-small", tmp_path, ring_catalog, ring_splits, load_best_model_at_end=True)
+
+    trainer = make()
+    load = trainer._load_best_model
+
+    def terminate_and_load():
+        os.kill(os.getpid(), signal.SIGTERM)
+        load()
+
+    trainer._load_best_model = terminate_and_load
+    with pytest.raises(SystemExit) as info:
+        train(trainer)
+    assert info.value.code == TERMINATED_EXIT_CODE
+    again = make()
+    again.training_step = die  # there is none left
+    assert train(again).state.global_step == trainer.state.global_step
+
+
 def test_what_changes_no_weights_may_change(finished, tmp_path):
     changes = {"logging_steps": 1, "save_total_limit": 9, "per_device_eval_batch_size": 7, "dataset_name": "x"}
     trainer = item_tokenizer_trainer("gradient", finished, num_train_epochs=2, save_steps=5, **changes)

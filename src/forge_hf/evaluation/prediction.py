@@ -15,10 +15,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..checks import check_dataset, check_integer, check_integers
+from ..checks import check_dataset, check_integer
 from ..data import MalformedRows
 from ..errors import CorruptFileError, InvalidSequencesError
 from ..generation import PrefixTable, constrained_beam_search
+from ..generation.beam_search import beam_widths
 from ..generation.catalog_tables import table_of
 from ..generation.history_search import eval_mode, pad_prompts
 from ..generation.retrieval import DEFAULT_MAX_HISTORY, check_fingerprint, check_table, get_trained_setting
@@ -134,11 +135,6 @@ def predict_to_jsonl(
     check_dataset("rows", rows)
     check_fingerprint(model, catalog)
     check_integer("batch_size", batch_size)
-    levels = catalog.layout.num_levels
-    widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
-    check_integers("num_beams", widths)
-    if len(widths) != levels:
-        raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
     if len(rows) == 0 or not {"user", "history"} & set(rows.column_names):
         raise InvalidSequencesError(
             f"`rows` must have rows, with a column `user` or `history`; it has {len(rows)} and {rows.column_names}."
@@ -146,6 +142,7 @@ def predict_to_jsonl(
     if prefix_table is not None:
         check_table(prefix_table, catalog)
     table = table_of(catalog, tokenizer, model.device) if prefix_table is None else prefix_table
+    widths = beam_widths(num_beams, table)
     malformed = malformed or MalformedRows(source="`rows`")
     encode = _encoding(model, tokenizer, catalog, rows, encoder, table)
     # All rows by each process, and whatever was finished before: else it would depend on that which rows are accepted.

@@ -19,6 +19,8 @@ __all__ = ["BeamSearchOutput", "constrained_beam_search", "score_catalog", "sema
 
 # Prefixes that `score_catalog` lets the model read at once.
 CATALOG_ROWS = 1 << 14
+# More are refused, unless there are as many semantic IDs.
+MAX_BEAMS = 1 << 16
 
 
 @dataclass
@@ -304,10 +306,7 @@ class _Plan:
     @classmethod
     def of(cls, table, batch_size, num_beams, excluded_leaves, normalization, temperature, generator):
         levels = table.num_levels
-        widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
-        check_integers("num_beams", widths)
-        if len(widths) != levels:
-            raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
+        widths = beam_widths(num_beams, table)
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, got {normalization!r}.")
         temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature] * levels
@@ -322,6 +321,20 @@ class _Plan:
         if excluded_leaves is not None and len(excluded_leaves):
             excluded = ExcludedPrefixes(table, batch_size, excluded_leaves)
         return cls(widths, [value or None for value in temperatures], excluded, normalization, generator)
+
+
+def beam_widths(num_beams: int | Sequence[int], table: PrefixTable) -> list[int]:
+    """The number of beams of each level."""
+    levels = table.num_levels
+    widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
+    check_integers("num_beams", widths)
+    if len(widths) != levels:
+        raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
+    if max(widths) > max(MAX_BEAMS, table.num_leaves):
+        raise ValueError(
+            f"`num_beams` is {max(widths)}, but there are only {table.num_leaves} semantic IDs. Ask for fewer."
+        )
+    return widths
 
 
 def _search(decoder: BeamDecoder, table: PrefixTable, plan: _Plan) -> BeamSearchOutput:

@@ -2,6 +2,7 @@
 """How everything is written: whole or not at all, by one process at a time, with a clear error when a disk is full."""
 
 import errno
+import filecmp
 import json
 import os
 import re
@@ -14,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import OutputInUseError, StorageError
+from ..checks import shorten
+from ..errors import CorruptFileError, OutputInUseError, StorageError
 
 
 __all__ = [
@@ -180,7 +182,9 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
     The files of `folder` that aren't written stay, but for weights when weights are written. Whole files are first
     gathered in `folder/.whole`, by one rename; from then on a kill can't undo them: whatever of this package reads
-    or writes the folder next moves the rest to its place.
+    or writes the folder next moves the rest to its place. Others who read (`AutoModel.from_pretrained`) find the old
+    or the new where one file differs, such as the weights of the same model; else, after a kill in the midst of the
+    renames, no config until [`finish_interrupted`] has gone over the folder.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -249,19 +253,42 @@ def finish_interrupted(folder: str | os.PathLike) -> None:
 def _move_in(folder: Path) -> None:
     """May be interrupted anywhere, and is then done again for what is left."""
     whole = folder / _WHOLE
-    if not whole.is_dir():
+    if not whole.is_dir() or whole.is_symlink():
         return
     names = sorted(_names(whole), key=lambda name: (Path(name).name in _KEY_FILES, name))
     stale = []
     if _STALE_FILE in names:
         names.remove(_STALE_FILE)
-        stale = json.loads((whole / _STALE_FILE).read_text(encoding="utf-8"))
-    for name in [*(name for name in reversed(names) if Path(name).name in _KEY_FILES), *stale]:
-        (folder / name).unlink(missing_ok=True)
+        stale = _read_stale(whole / _STALE_FILE)
+    # A folder may come from anybody: nothing outside of it is written or removed.
+    for name in names:
+        if not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
+            raise CorruptFileError(f"{whole / name} can't be moved to its place, which is outside of {folder}.")
+    # Readers who know nothing of `.whole` find the old files or the new ones where one rename makes the difference.
+    # Else they find no config in the meantime, rather than one that isn't of the weights.
+    if stale or sum(not _is_in_place(whole / name, folder / name) for name in names) > 1:
+        for name in [*(name for name in reversed(names) if Path(name).name in _KEY_FILES), *stale]:
+            (folder / name).unlink(missing_ok=True)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(whole / name, folder / name)
     shutil.rmtree(whole)
+
+
+def _read_stale(path: Path) -> list[str]:
+    """The weights that give way to those that were written."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFileError(f"{path} isn't JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and _WEIGHTS.fullmatch(name) for name in names):
+        raise CorruptFileError(f"{path} must be a list of names of weights, got {shorten(names)}. Remove the folder.")
+    return names
+
+
+def _is_in_place(new: Path, old: Path) -> bool:
+    """Whether a move changes nothing for who loads the folder; weights aren't read for that."""
+    return not _WEIGHTS.fullmatch(new.name) and old.is_file() and filecmp.cmp(new, old, shallow=False)
 
 
 def _names(folder: Path) -> list[str]:

@@ -172,6 +172,7 @@ class ForgeTrainer(Trainer):
         self._guard.start()
         try:
             output = super().train(self._resumed_from, *args, **kwargs)
+            self._guard.leave_if_asked()  # while the best model was loaded
         finally:
             self._guard.stop()
             self._seconds, self._started = self.train_seconds, None

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from ..errors import CorruptFileError, OutputInUseError, RunMismatchError
 from ..hub.folder import RESUME_FILE, read_json
 from ..hub.writing import lock_file, sync
+from .fingerprints import fingerprint
 
 
 __all__ = [
@@ -89,7 +90,7 @@ def describe_settings(args: TrainingArguments) -> dict[str, Any]:
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """The config of a model, and of its adapter if it has one, as JSON holds them."""
+    """The config of a model, and of its adapter and of the weights under it if it has one, as JSON holds them."""
     config = {
         # The trainer sets the special tokens of the tokenizer.
         name: value
@@ -100,6 +101,11 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     config["adapters"] = sorted(adapters)
     for name, adapter in adapters.items():
         config |= {f"{name}.{key}": value for key, value in adapter.to_dict().items()}
+    if adapters:  # a checkpoint holds all other weights itself
+        frozen = [weight.detach().cpu() for weight in model.parameters() if not weight.requires_grad]
+        # Of each some thousand numbers: two models differ nearly everywhere.
+        parts = [weight.flatten()[:: max(1, weight.numel() // 4096)].float() for weight in frozen]
+        config["frozen_weights"] = fingerprint(*parts)
     return _as_json(config)
 
 

@@ -102,8 +102,12 @@ class RunGuard(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         # Asked again: evaluating and writing may have taken long.
+        self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Ends all processes if one was asked to, and there is nothing more to save."""
         if self._on_any_process(self._is_asked)[0]:
-            if args.world_size > 1:
+            if self._trainer.args.world_size > 1:
                 # A thread of gloo still has to free what was summed up, for which it needs the interpreter: one that
                 # asks for it as it goes aborts the process, whose exit code is then another one.
                 time.sleep(FREE_SECONDS)

@@ -112,7 +112,7 @@ class PromptRows(Dataset):
         return (self._kept[np.asarray(indices)] + 1).tolist()
 
     def fingerprint(self) -> str:
-        """A hash of the rows: of all their lengths, and the texts of 1,000."""
+        """A hash of the rows: of all their lengths and texts (of 1,000 of them, if they are more than 200,000)."""
         return fingerprint(self._kept, self.lengths, self._rows.with_format(None))
 
 
