@@ -161,4 +161,4 @@ def _pack(ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def name_first(values: Sequence) -> str:
     """The first few of `values`, for a message."""
-    return ", ".join(repr(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
+    return ", ".join(shorten(value) for value in list(values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
