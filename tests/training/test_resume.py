@@ -16,7 +16,7 @@ import pytest
 import torch
 from accelerate import debug_launcher
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
 from forge_hf.errors import CorruptFileError, OutputInUseError, RunMismatchError, StorageError
@@ -396,6 +396,23 @@ def test_an_adapter_on_other_weights_is_another_run(ring_catalog, ring_splits, t
     assert make().find_checkpoint() is not None
     with pytest.raises(RunMismatchError, match="`frozen_weights` was"):
         make(0.01).find_checkpoint()
+
+
+def test_early_stopping_counts_on(tmp_path):
+    def make(folder):
+        settings = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "learning_rate": 0.5}
+        steps = {"eval_steps": 2, "save_steps": 2, "num_train_epochs": 12}
+        trainer = item_tokenizer_trainer("gradient", folder, **settings, **steps)
+        trainer.add_callback(EarlyStoppingCallback(3))
+        return trainer
+
+    whole = outcome(trainer := train(make(tmp_path / "whole")))
+    assert trainer.state.global_step < trainer.state.max_steps
+    killed = make(tmp_path / "killed")
+    kill_before_the_update_of(trainer.state.global_step - 1)(killed)
+    with pytest.raises(Killed):
+        train(killed)
+    assert_equal(outcome(train(make(tmp_path / "killed"))), whole)
 
 
 def test_sigterm_while_the_best_model_is_loaded(ring_catalog, ring_splits, tmp_path):

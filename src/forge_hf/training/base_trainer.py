@@ -74,10 +74,12 @@ class ForgeTrainingArguments(TrainingArguments):
         dataset_name (`str`, *optional*):
             Name of the data, or its id on the Hub, as the card should give it.
 
-    Defaults that differ from `TrainingArguments`: `logging_nan_inf_filter=False` (such a loss stops the run).
+    Defaults that differ from `TrainingArguments`: `logging_nan_inf_filter=False` (such a loss stops the run), and
+    `restore_callback_states_from_checkpoint=True` (what `EarlyStoppingCallback` has counted isn't lost).
     """
 
     logging_nan_inf_filter: bool = False
+    restore_callback_states_from_checkpoint: bool = True
     dataset_name: str | None = field(default=None, metadata={"help": "Name of the data, for the card."})
 
 
