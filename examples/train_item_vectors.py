@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2Model, get_cosine_schedule_with_warmup, set_seed
 
 from forge_hf import SyntheticMarket, leave_one_out, read_sequences
-from forge_hf.hub import write_then_rename
+from forge_hf.hub import write_json, write_then_rename
 
 
 PADDING = -100
@@ -177,7 +177,7 @@ def main():
     write(folder / "items.parquet", item_id=item_ids, embedding=list(vectors.numpy()))
     write(folder / "users.parquet", item_id=splits["train"]["user_id"][:], embedding=list(users.numpy()))
     facts = {"num_items": len(item_ids), "num_items_not_in_training": int((~trained).sum()), **scores, **vars(args)}
-    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "training.json", facts)
     print(f"Validation Recall@10 {scores['validation_recall@10']:.4f} after {scores['training_seconds']} s.")
     print(f"{int((~trained).sum())} of {len(item_ids)} items are in no training sequence. Saved to {folder}")
 
