@@ -221,6 +221,15 @@ def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_predict_gr_scores_no_output_of_other_rows(tmp_path, monkeypatch):
+    output = tmp_path / "output.jsonl"
+    output.write_text('{"user": "", "answer": "", "predictions": []}\n')
+    monkeypatch.setattr(sys, "argv", ["predict_gr.py", "--tiny", "--output", str(output)])
+    with pytest.raises(SystemExit, match=r"has 1 lines, which aren't those of \d+ rows"):
+        runpy.run_path(str(EXAMPLES / "predict_gr.py"), run_name="__main__")
+    assert len(output.read_text().splitlines()) == 1
+
+
 def test_collaborative_vectors_and_letter(tmp_path, monkeypatch, capsys):
     def run_here(script, *args):  # a fresh process takes longer than the script
         monkeypatch.setattr(sys, "argv", [script, *map(str, args)])

@@ -55,8 +55,9 @@ def fingerprint_items(items: ItemEmbeddings) -> str:
     rows, parts = np.arange(len(items)) if is_small else _sample(len(items)), []
     for some in np.array_split(rows, max(1, len(rows) // 10_000)):
         batch = items.__getitems__(some.tolist())
-        parts += [batch["embeddings"], *(part for name in sorted(items.tables) for part in ([name], batch[name]))]
-    return fingerprint(items.item_ids, *parts)
+        tables = [part for name in sorted(items.tables) for part in ([name], batch[name])]
+        parts.append(fingerprint(batch["embeddings"], *tables))
+    return fingerprint(items.item_ids, parts)
 
 
 def _read_rows(rows: Any) -> Iterator[Any]:
