@@ -282,9 +282,7 @@ def _read_stale(path: Path) -> list[str]:
     except ValueError as error:
         raise CorruptFileError(f"{path} isn't JSON: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) and _WEIGHTS.fullmatch(name) for name in names):
-        raise CorruptFileError(
-            f"{path} must list names of weights, got {shorten(names)}. Remove {path.parent}."
-        )
+        raise CorruptFileError(f"{path} must list names of weights, got {shorten(names)}. Remove {path.parent}.")
     return names
 
 
