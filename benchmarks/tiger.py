@@ -116,14 +116,14 @@ def entropy(args: argparse.Namespace) -> None:
         settings["2.0, first level"] = [2.0] + [None] * (levels - 1)
         rows, lists = {}, {}
         for setting, temperature in settings.items():
-            row = {key: [] for key in (*(f"entropy_of_{name}" for name in categories), "recall", "ndcg", "coverage")}
+            row = {key: [] for key in (*(f"entropy_of_{kind}" for kind in categories), "recall", "ndcg", "coverage")}
             for k in (10, 20, 50):
                 ranked = retrieve(
                     # As many beams as items: what is drawn is what is listed.
                     **retriever, histories=histories, top_k=k, num_beams=k, temperature=temperature, seed=args.seed,
                 ).item_ids  # fmt: skip
-                for name, of_item in categories.items():
-                    row[f"entropy_of_{name}"].append(entropy_at_k(ranked, of_item, k))
+                for kind, of_item in categories.items():
+                    row[f"entropy_of_{kind}"].append(entropy_at_k(ranked, of_item, k))
                 row["recall"].append(recall_at_k(ranked, targets, k))
                 row["ndcg"].append(ndcg_at_k(ranked, targets, k))
                 row["coverage"].append(catalog_coverage_at_k(ranked, k, len(retriever["catalog"])))
