@@ -35,10 +35,13 @@ def way(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=["numpy", "torch"])
+@pytest.fixture(params=["numpy", "bits", "torch"])
 def backend(request, monkeypatch):
-    """The tables of the CPU, and those of any other device."""
-    monkeypatch.setattr(prefix_lookup, "_has_arrays", lambda device: request.param == "numpy")
+    """The tables of the CPU, for few and for many prefixes, and those of any other device."""
+    monkeypatch.setattr(prefix_lookup, "_has_arrays", lambda device: request.param != "torch")
+    if request.param == "bits":
+        monkeypatch.setattr(prefix_lookup, "_MAX_SPAN", 0)
+        monkeypatch.setattr(prefix_lookup, "_MANY_KEYS", 0)
 
 
 @pytest.mark.usefixtures("backend", "way")
@@ -166,6 +169,23 @@ def test_end_token_follows_a_complete_semantic_id_only(architecture, make_model,
     )
     assert (table.lookup(sequences[:, prompt_length:-1]) >= 0).all()
     assert sequences.shape[1] == prompt_length + len(SIZES) + 1 and (sequences[:, -1] == 1).all()
+
+
+def test_many_prefixes_are_found_by_their_bits():
+    sizes = [256, 16, 256, 256]
+    codes = torch.stack([torch.randint(size, (6000,)) for size in sizes], dim=-1)
+    codes[:6, :3] = torch.tensor([[0, 0, 0], [0, 0, 63], [0, 0, 64], [0, 0, 127], [255, 15, 254], [255, 15, 255]])
+    table = PrefixTable(codes, sizes)
+    prefixes = codes[:, :3] + torch.tensor([0, 256, 272])
+    others = prefixes + torch.tensor([0, 0, 1])  # mostly no prefixes, and some no codes of this level
+    prefixes = torch.cat([prefixes, others, torch.tensor([[-100, 256, 272], [0, 0, 0], [255, 271, 9999]])])
+    numbers = {prefix: number for number, prefix in enumerate(sorted(set(map(tuple, prefixes[:6000].tolist()))))}
+    nodes, found = table.step_lookup.find(prefixes)
+    assert ("bits", 3) in table.step_lookup._cache
+    expected = [numbers.get(prefix) for prefix in map(tuple, prefixes.tolist())]
+    assert found.tolist() == [number is not None for number in expected]
+    assert nodes[found.numpy()].tolist() == [number for number in expected if number is not None]
+    assert ((nodes >= 0) & (nodes < len(numbers))).all()  # of those that aren't there, any
 
 
 def test_illegal_rows_stay_dead():

@@ -16,6 +16,9 @@ from .tree_levels import Array, packed_sizes, pick, search, unpack
 __all__ = ["PrefixLookup"]
 
 _MAX_SPAN = 2**16  # prefixes, of which a table is made where they are no more
+_MAX_BITS = 2**26  # prefixes, of which each has a bit where they are no more
+_BITS_A_NAME = 256  # at most
+_MANY_KEYS = 512  # which are counted faster than searched
 _MAX_LIMITS = 2**22  # entries of 4 bytes
 _FEW_SCORES = 2**16  # of which all are read, where some would do
 _MIN_DENSITY = 16  # at least one entry in so many is legal
@@ -190,6 +193,8 @@ class PrefixLookup:
         """Nodes of packed prefixes, and which of them there are."""
         names, span = self._names[depth - 1], math.prod(self._sizes[:depth])
         if span > _MAX_SPAN:
+            if self._is_cpu and len(keys) >= _MANY_KEYS and span <= min(_MAX_BITS, _BITS_A_NAME * len(names)):
+                return self._find_by_bits(depth, span, keys)
             if ("last", depth) not in self._cache:
                 self._cache["last", depth] = self._scalar(len(names) - 1)
             nodes = self._np.minimum(search(names, keys), self._cache["last", depth])
@@ -200,6 +205,23 @@ class PrefixLookup:
             self._cache["nodes", depth] = self._native(nodes)
         nodes = self._cache["nodes", depth].take(self._np.maximum(keys, self._least))
         found = nodes >= 0
+        return nodes * found, found
+
+    def _find_by_bits(self, depth: int, span: int, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each prefix has a bit that tells whether it is there. Those that are set before it number its node."""
+        if ("bits", depth) not in self._cache:
+            bits = np.zeros(-(-span // 64) * 64, dtype=bool)
+            bits[self._names[depth - 1]] = True
+            words = np.packbits(bits, bitorder="little").view("<u8")
+            before = np.bitwise_count(words).cumsum(dtype=np.int32)
+            before[1:], before[0] = before[:-1].copy(), 0
+            self._cache["bits", depth] = words, before, np.left_shift(np.uint64(1), np.arange(64, dtype=np.uint64))
+        words, before, bit_of = self._cache["bits", depth]
+        places = np.maximum(keys, 0)
+        indices, bits = places >> 6, bit_of.take(places & 63)
+        words = words.take(indices)
+        found = ((words & bits) != 0) & (keys >= 0)
+        nodes = before.take(indices) + np.bitwise_count(words & (bits - np.uint64(1)))
         return nodes * found, found
 
     def _step(self, depth: int, nodes: Array, codes: Array) -> tuple[Array, Array]:
