@@ -20,7 +20,18 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
 from forge_hf.errors import CorruptFileError, OutputInUseError, RunMismatchError, StorageError
-from forge_hf.models import FSQConfig, FSQModel, RQVAEConfig, RQVAEModel
+from forge_hf.models import (
+    FSQConfig,
+    FSQModel,
+    LetterConfig,
+    LetterModel,
+    MMQConfig,
+    MMQModel,
+    RQVAEConfig,
+    RQVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
+)
 from forge_hf.training import (
     TERMINATED_EXIT_CODE,
     RetrievalTrainer,
@@ -56,11 +67,23 @@ def item_tokenizer_trainer(kind, folder, num_items=100, **changes):
     generator = torch.Generator().manual_seed(0)
     items = ItemEmbeddings(torch.randn(num_items, 6, generator=generator), [f"i{n}" for n in range(num_items)])
     sizes = {"input_dim": 6, "hidden_sizes": [8]}
+    codebooks = {"codebook_dim": 4, "codebook_sizes": [8, 8]}
+    others = ItemEmbeddings(torch.nn.functional.normalize(torch.randn(num_items, 4, generator=generator)))
     if kind == "fsq":
         model = FSQModel(FSQConfig(**sizes, fsq_levels=[[3, 2], [4]]))
+    elif kind == "vqvae":
+        options = {"codebook_form": "product", "codebook_update": "ema", "dead_code_threshold": 0.5}
+        model = VQVAEModel(VQVAEConfig(**sizes, **codebooks, **options))
+    elif kind == "letter":  # whose groups of codes are of a step between two checkpoints
+        options = {"diversity_num_clusters": 3, "diversity_update_steps": 5}
+        model = LetterModel(LetterConfig(**sizes, **codebooks, **options))
+        items = items.join(collaborative=ItemEmbeddings(others.to_tensor(), items.item_ids))
+    elif kind == "mmq":
+        options = {"modality_dims": [6, 4], "num_shared_experts": 0, "num_specific_experts": 1, "hidden_sizes": [8]}
+        model = MMQModel(MMQConfig(**codebooks, **options, dropout=0.1))
+        items = ItemEmbeddings.concatenate([items, ItemEmbeddings(others.to_tensor(), items.item_ids)])
     else:
-        options = {"codebook_dim": 4, "codebook_sizes": [8, 8], **ITEM_TOKENIZERS[kind]}
-        model = RQVAEModel(RQVAEConfig(**sizes, **options))
+        model = RQVAEModel(RQVAEConfig(**sizes, **codebooks, **ITEM_TOKENIZERS[kind]))
     pairs = None
     if kind == "pairs":
         others = ItemEmbeddings(torch.nn.functional.normalize(torch.randn(40, 6, generator=generator)))
@@ -182,7 +205,7 @@ def check(make, folder):
     assert_equal(outcome(train(trainer)), whole)
 
 
-@pytest.mark.parametrize("kind", [*ITEM_TOKENIZERS, "fsq"])
+@pytest.mark.parametrize("kind", [*ITEM_TOKENIZERS, "fsq", "vqvae", "letter", "mmq"])
 def test_item_tokenizers(kind, tmp_path):
     check(lambda folder: item_tokenizer_trainer(kind, folder), tmp_path)
 
