@@ -8,6 +8,7 @@ import torch
 from forge_hf import ItemEmbeddings, SemanticIdCatalog, SemanticIdTokenizer
 from forge_hf.errors import InvalidEmbeddingsError
 from forge_hf.hub import read_folder, render_card
+from forge_hf.models import RandomIdsModel
 
 from .modeling_common import ItemTokenizerTesterMixin
 
@@ -20,7 +21,7 @@ class SmallBatches(ItemEmbeddings):
 
 
 class FittedItemTokenizerTesterMixin(ItemTokenizerTesterMixin):
-    """Set `model_class`, `lost_weight` and `get_config()`."""
+    """Set `model_class`, `lost_weight` and `get_config()`; where it has candidates, `last_level()` too."""
 
     def fit(self, embeddings, seed=0, item_class=ItemEmbeddings):
         return self.model_class(self.get_config()).fit(item_class(embeddings), seed=seed)
@@ -64,6 +65,31 @@ class FittedItemTokenizerTesterMixin(ItemTokenizerTesterMixin):
         with pytest.raises(InvalidEmbeddingsError, match="2 of 300 rows: 3, 17"):
             model.fit(ItemEmbeddings(embeddings))
         assert not model.is_initialized
+
+    def test_fit_refuses_what_float32_cannot_square(self, embeddings):
+        if self.model_class is RandomIdsModel:
+            pytest.skip("takes no squares")
+        with pytest.raises(InvalidEmbeddingsError, match="too large for float32. Scale them"):
+            self.fit(1e25 * embeddings)
+        assert self.fit(1e12 * embeddings).decode(self.fit(embeddings).encode(embeddings).codes).isfinite().all()
+
+    def test_candidates(self, model, embeddings):
+        if not model.has_candidates:
+            with pytest.raises(ValueError, match="whose last level has a codebook"):
+                model.encode(embeddings, num_candidates=2)
+            return
+        size = model.config.codebook_sizes[-1]
+        output, codes = model.encode(embeddings, num_candidates=size), model.encode(embeddings).codes
+        assert torch.equal(output.codes, codes) and torch.equal(output.candidates[:, 0], codes[:, -1])
+        assert torch.equal(output.candidates.sort(dim=1).values, torch.arange(size).expand(len(codes), -1))
+        points, codebook = self.last_level(model, embeddings.double(), codes)
+        expected = torch.cdist(points, codebook.double()).pow(2).sort(dim=1).values
+        torch.testing.assert_close(output.candidate_distances.double(), expected, rtol=1e-4, atol=1e-4)
+        few = model.encode(embeddings, num_candidates=3)
+        assert torch.equal(few.candidates, output.candidates[:, :3])
+        for wrong in (0, size + 1):
+            with pytest.raises(ValueError, match=f"between 1 and {size}"):
+                model.encode(embeddings, num_candidates=wrong)
 
     def test_codes_do_not_depend_on_the_batch_split(self, model, embeddings):
         embeddings = torch.cat([embeddings, 10 * embeddings[:50], torch.zeros(1, embeddings.shape[1])])

@@ -128,3 +128,22 @@ def test_equal_points_need_no_more_than_the_rounds_they_get(monkeypatch):
     monkeypatch.setattr(clustering, "MAX_ROUNDS", 2)
     codes = balanced_assignment(torch.zeros(103, 4), torch.zeros(20, 4))
     assert sorted(torch.bincount(codes, minlength=20).tolist()) == [5] * 17 + [6] * 3
+
+
+def test_many_centroids_share_a_small_sample(monkeypatch):
+    points, centroids = mixture(3000), mixture(100, seed=5)
+    whole = inertia(points, centroids, balanced_assignment(points, centroids))
+    monkeypatch.setattr(clustering, "KEPT_NUMEL", 30_000)  # a sample of 300 points, where all of them would be taken
+    largest = []
+    monkeypatch.setattr(clustering._Scores, "rows", lambda self, rows: largest.append(len(rows)) or _rows(self, rows))
+    codes = balanced_assignment(points, centroids)
+    assert largest[0] == 300 and torch.bincount(codes).tolist() == [30] * 100
+    assert inertia(points, centroids, codes) < 1.02 * whole
+
+
+_rows = clustering._Scores.rows
+
+
+def test_seeds_beyond_those_of_faiss():
+    points = mixture(100)
+    assert kmeans(points, 5, seed=2**40 + 3).equal(kmeans(points, 5, seed=2**40 + 3))

@@ -12,7 +12,7 @@ from accelerate import debug_launcher
 from forge_hf import ItemEmbeddings, RQVAEConfig, RQVAEModel, SemanticIdCatalog
 from forge_hf.errors import InvalidEmbeddingsError, StorageError
 from forge_hf.hub import Shards
-from forge_hf.models import encode_items
+from forge_hf.models import ResidualKMeansConfig, ResidualKMeansModel, encode_items
 
 from ..faults import in_child, small_disk
 
@@ -147,3 +147,20 @@ def test_two_processes_go_on_with_what_one_began(model, items, expected, tmp_pat
     debug_launcher(encode_and_save, args=(model, items, tmp_path), num_processes=2)
     assert torch.equal(SemanticIdCatalog.from_pretrained(tmp_path / "made").original_codes, expected)
     assert sorted(os.listdir(tmp_path)) == ["codes.part-0000", "codes.part-0001", "made"]
+
+
+def balanced_codes(folder, items):
+    model = ResidualKMeansModel(ResidualKMeansConfig(input_dim=6, codebook_sizes=[5, 3], balanced=True)).fit(items)
+    codes = encode(model, items, folder)
+    assert torch.equal(codes, model.balanced_codes(items))
+    assert [torch.bincount(level).tolist() for level in codes.T] == [[21] * 5, [35] * 3]
+
+
+def test_balanced_codes_are_of_the_whole_table(items, tmp_path, monkeypatch):
+    balanced_codes(tmp_path, items)
+    monkeypatch.setattr(ResidualKMeansModel, "encode", None)
+    balanced_codes(tmp_path, items)  # from what has been written
+
+
+def test_balanced_codes_on_two_processes(items, tmp_path):
+    debug_launcher(balanced_codes, (tmp_path, items))

@@ -19,7 +19,7 @@ __all__ = ["POINTS_PER_CENTROID", "balanced_assignment", "balanced_kmeans", "kme
 POINTS_PER_CENTROID = 256
 # Scores of at most this many pairs of a point and a centroid at a time. On a CPU they stay in its cache (4 MB).
 BLOCK_NUMEL = {"cpu": 2**20, "other": 2**26}
-# Scores of at most this many pairs are kept for the next pass (1 GB).
+# Scores of at most this many pairs are kept for the next pass (1 GB), and of a sample.
 KEPT_NUMEL = 2**28
 # The prices of a balanced assignment: so many steps on a sample and then on all points, at temperatures that fall from
 # the first to the last fraction of the scores' deviation. With these the total is within 0.5 % of the optimum.
@@ -65,7 +65,7 @@ def kmeans(points: torch.Tensor, num_clusters: int, *, seed: int = 0, num_iterat
         array.shape[1],
         num_clusters,
         niter=num_iterations,
-        seed=seed,
+        seed=seed % 2**31,  # an int of C
         min_points_per_centroid=1,
         max_points_per_centroid=len(array),  # all of them: who wants a sample gives one
     )
@@ -120,9 +120,10 @@ def balanced_assignment(
     first on a sample and then on all points. What is still too much at some centroids moves to others that have room,
     at the least loss.
 
-    Distances take `O(num_points * num_centroids * dim)` time, once where they fit in memory (1 GB) and for each pass
-    where they don't. There are 8 passes for the prices and about 8 for the moves, of `O(num_points * num_centroids)`
-    each. A million points of width 384 and 256 centroids take about 20 seconds of one CPU core.
+    Distances take `O(num_points * num_centroids * dim)` time, once where they fit in memory (1 GB, and as much for the
+    sample) and for each pass where they don't. There are 8 passes for the prices and about 8 for the moves, of
+    `O(num_points * num_centroids)` each. A million points of width 384 and 256 centroids take about 20 seconds of one
+    CPU core.
 
     Args:
         points (`torch.Tensor` of shape `(num_points, dim)` or [`ItemEmbeddings`]):
@@ -189,7 +190,9 @@ class _Scores:
 
 def _assign(scores: _Scores, seed: int, prices: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The balanced assignment and its prices, which may start from those of nearly the same centroids."""
-    sample_size = min(scores.num_points, POINTS_PER_CENTROID * scores.num_centroids)
+    sample_size = min(
+        scores.num_points, POINTS_PER_CENTROID * scores.num_centroids, KEPT_NUMEL // scores.num_centroids
+    )
     rows = np.random.default_rng(seed).choice(scores.num_points, sample_size, replace=False)
     sample = [block for block in scores.rows(torch.from_numpy(rows)) if len(block) > 0]
     deviation = float(torch.cat([block.std(dim=1, correction=0) for block in sample]).mean()) or 1.0

@@ -39,7 +39,8 @@ def encode_items(
     goes on where a killed one stopped, on any number of processes. Batches are verified by their checksums, and what
     is damaged is encoded again.
 
-    Under `accelerate launch` the processes share the batches, each with its own copy of the model.
+    Under `accelerate launch` the processes share the batches, each with its own copy of the model. A model that
+    `has_balanced_codes` gives those of the whole table, which the first process computes at once.
 
     Args:
         model ([`ItemTokenizerPreTrainedModel`]):
@@ -99,13 +100,21 @@ def encode_items(
     finished = Shards(shards, settings, part=index)
     wait_for_processes()  # before anybody writes to a part that another reads
     starts = range(0, len(items), batch_size)[index::count]
+    balanced = None
+    if model.has_balanced_codes:
+        starts = range(0, len(items), batch_size) if index == 0 else range(0)
+        if any(start // batch_size not in finished for start in starts):
+            balanced = model.balanced_codes(items)
     with finished:
         for start in tqdm(starts, "Encoding", disable=index > 0 or not show_progress):
             number = start // batch_size
             if number not in finished:
                 rows = range(start, min(start + batch_size, len(items)))
-                batch = items.__getitems__(rows)["embeddings"].to(model.device)
-                codes = model.encode(batch).codes
+                if balanced is None:
+                    batch = items.__getitems__(rows)["embeddings"].to(model.device)
+                    codes = model.encode(batch).codes
+                else:
+                    codes = balanced[rows.start : rows.stop]
                 finished.write(number, codes.cpu().numpy().astype("<i4").tobytes())
     wait_for_processes()
     return _read_codes(Shards(shards, settings), len(items), model.config.num_levels, batch_size)

@@ -17,7 +17,10 @@ from .rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization, Item
 if TYPE_CHECKING:
     from ..data import ItemEmbeddings
 
-__all__ = ["FittedItemTokenizerModel", "mean_and_std", "read_rows", "sample_items", "sample_rows"]
+# Rows of a larger mean square would have squares, and sums of them, beyond float32.
+_MAX_MEAN_SQUARE = 1e34
+
+__all__ = ["FittedItemTokenizerModel", "check_magnitude", "mean_and_std", "read_rows", "sample_items", "sample_rows"]
 
 
 class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
@@ -73,7 +76,10 @@ class FittedItemTokenizerModel(ItemTokenizerPreTrainedModel):
 
 
 def mean_and_std(items: "ItemEmbeddings") -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each dimension over all items, float32 of shape `(dim,)`, in one pass."""
+    """
+    Mean and standard deviation of each dimension over all items, float32 of shape `(dim,)`, in one pass. Raises
+    [`InvalidEmbeddingsError`] where they are too large to be squared.
+    """
     from ..data.embeddings import READ_BATCH_SIZE
 
     first = next(items.batches()).double().mean(dim=0)  # near the mean, so that the sums of squares don't cancel
@@ -84,7 +90,18 @@ def mean_and_std(items: "ItemEmbeddings") -> tuple[torch.Tensor, torch.Tensor]:
         squares += centered.pow(2).sum(dim=0)
     shift = total / len(items)
     variance = (squares / len(items) - shift.pow(2)).clamp(min=0)
+    check_magnitude(first + shift, variance)
     return (first + shift).float(), variance.sqrt().float()
+
+
+def check_magnitude(mean: torch.Tensor, variances: torch.Tensor) -> None:
+    """Refuses items, by their mean and variances, whose squares k-means in float32 can't hold."""
+    mean_square = float(mean.pow(2).sum() + variances.sum())
+    if not mean_square <= _MAX_MEAN_SQUARE:
+        raise InvalidEmbeddingsError(
+            f"`items` have embeddings of a root mean square length of {mean_square**0.5:.3g}, whose squares are too "
+            f"large for float32. Scale them, to at most {_MAX_MEAN_SQUARE**0.5:.0e}."
+        )
 
 
 def read_rows(items: "ItemEmbeddings", rows: np.ndarray) -> Iterator[torch.Tensor]:

@@ -306,8 +306,11 @@ class RQVAETrainer(ForgeTrainer):
                 sides.append((self.model.user_tokenizer, self.pairs.users))
             needs_kmeans = self._needs_kmeans
             for model, items in sides:
-                if model.config.input_normalization != "none":
-                    model.set_input_statistics(*mean_and_std(items))
+                if model.config.input_normalization == "none":
+                    statistics = torch.zeros(items.dim), torch.ones(items.dim)
+                else:
+                    statistics = mean_and_std(items)
+                model.set_input_statistics(*statistics)
                 if needs_kmeans:
                     self._kmeans_codebooks(model, items)
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -196,6 +196,7 @@ def test_config(tmp_path):
         ({"fsq_levels": [[]]}, "`fsq_levels`"),
         ({"fsq_levels": [[8, 1]]}, "`fsq_levels`"),
         ({"fsq_levels": [[2] * 40]}, "2\\^31"),
+        ({"fsq_levels": [[2**21]]}, "2\\^20"),
         ({"fsq_levels": [8, 5, 5]}, "fsq_levels"),
         ({"fsq_levels": [[8, 5]], "codebook_sizes": [256]}, "`codebook_sizes`"),
         ({"fsq_levels": [[2]] * 65}, "levels"),

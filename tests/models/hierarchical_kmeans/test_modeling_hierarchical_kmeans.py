@@ -121,8 +121,16 @@ def test_large_clusters_are_divided_by_a_sample(monkeypatch):
 
 def test_a_tree_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(modeling_hierarchical_kmeans, "MAX_NUM_WEIGHTS", 8 * 100)
+    made, divide = [], HierarchicalKMeansModel._divide
+
+    def counted(*args):
+        made.append(len(divide(*args)))
+        return divide(*args)
+
+    monkeypatch.setattr(HierarchicalKMeansModel, "_divide", counted)
     with pytest.raises(ValueError, match="Use fewer levels"):
         fit(rows(500))
+    assert sum(made) <= 100 + max(made)  # and no more of them are made
 
 
 @pytest.mark.parametrize("num_nodes", [[5, 20], [5, 21, 30], [6, 20, 30], [5, 4, 6], [0, 0, 0]])

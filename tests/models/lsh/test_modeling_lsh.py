@@ -100,3 +100,11 @@ def test_items_on_a_plane_are_below_it():
 def test_bad_configs():
     with pytest.raises(Exception, match="powers of 2"):
         LSHConfig(codebook_sizes=[256, 100])
+    with pytest.raises(Exception, match="at most 2\\*\\*31"):
+        LSHConfig(codebook_sizes=[2**40])
+
+
+def test_equal_items_decode_to_themselves():
+    embeddings = torch.full((5, 12), 0.3)
+    model = LSHModel(LSHConfig(input_dim=12, codebook_sizes=[16, 8])).fit(ItemEmbeddings(embeddings))
+    torch.testing.assert_close(model.decode(model.encode(embeddings).codes), embeddings)

@@ -28,6 +28,15 @@ class TestResidualKMeansModel(FittedItemTokenizerTesterMixin):
     def get_config(self):
         return tiny_config()
 
+    def last_level(self, model, embeddings, codes):
+        residuals = model.input_normalization(embeddings)
+        for level in range(codes.shape[1]):
+            if level > 0:
+                residuals = residuals - model.get_codebook(level - 1)[codes[:, level - 1]]
+            if model.config.normalize_residuals:
+                residuals = residuals / residuals.norm(dim=1, keepdim=True)
+        return residuals, model.get_codebook(codes.shape[1] - 1)
+
 
 class TestResidualKMeansModelNormalized(TestResidualKMeansModel):
     def get_config(self):

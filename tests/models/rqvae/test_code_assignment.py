@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from forge_hf.models.rqvae import RQVAEConfig, RQVAEModel, code_assignment
 from forge_hf.models.rqvae.code_assignment import (
@@ -240,3 +241,31 @@ def test_squared_distances():
     memory = torch.empty(30, 20)
     torch.testing.assert_close(squared_distances(rows.float(), codebook, out=memory), expected.float())
     torch.testing.assert_close(memory, expected.float())
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes that any one tensor has."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor):
+            self.num_bytes = max(self.num_bytes, output.nbytes)
+        return output
+
+
+def test_rows_between_many_codes_take_no_more_memory(monkeypatch):
+    # Each row has several near codes. Looked at all at once, they would be as many times as large as the rows.
+    rows, codebook = normal(3000, 512).double(), normal(8, 512, seed=1).double().repeat(8, 1)
+    codebook += 1e-4 * normal(64, 512, seed=2)
+    pairs = code_assignment._shortlists(rows, codebook)[1]
+    assert len(pairs) >= 8 * len(rows)
+    with Largest() as largest:
+        codes = nearest_codes(rows, codebook)
+    assert largest.num_bytes < 1.1 * rows.nbytes
+    assert codes.tolist() == torch.cdist(rows, codebook).argmin(dim=1).tolist()
+    monkeypatch.setattr(code_assignment, "CHUNK_NUMEL", 512 * 100)
+    with Largest() as largest:
+        assert torch.equal(nearest_codes(rows, codebook), codes)
+    assert largest.num_bytes < 0.5 * rows.nbytes

@@ -109,3 +109,5 @@ def check_fsq_levels(name: str, groups) -> None:
         raise ValueError(f"`{name}` must give at least 2 values to each of one or more dimensions, but is {groups}.")
     if any(math.prod(group) > 2**31 for group in groups):
         raise ValueError(f"`{name}` must make at most 2^31 codes a level, but is {groups}.")
+    if any(max(group) > 2**20 for group in groups):  # beyond that float32 doesn't tell values apart
+        raise ValueError(f"`{name}` must give at most 2^20 values to a dimension, but is {groups}.")

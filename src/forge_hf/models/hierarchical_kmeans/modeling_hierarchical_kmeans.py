@@ -121,18 +121,20 @@ class HierarchicalKMeansModel(FittedItemTokenizerModel):
         for depth, (level, size) in enumerate(zip(self.levels, self.config.codebook_sizes, strict=True)):
             counts = nodes.bincount(minlength=len(centroids))
             members = np.split(nodes.argsort(stable=True).numpy(), counts.cumsum(0)[:-1].numpy())
-            children = []
+            children, room = [], MAX_NUM_WEIGHTS // self.config.input_dim - sum(num_nodes)
             for parent, rows in enumerate(tqdm(members, f"Dividing clusters of level {depth}", delay=5)):
                 if len(rows) <= 1 and depth > 0:  # the centroid of a single item is the item
                     children.append(centroids[parent : parent + 1])
                 else:
                     children.append(self._divide(items, rows, size, rng, num_iterations))
+                room -= len(children[-1])
+                if room < 0:
+                    raise ValueError(
+                        f"The tree has {num_nodes[1:]} clusters in its first levels and more than "
+                        f"{sum(map(len, children)) - 1} in the next, of width {self.config.input_dim}; at most "
+                        f"{MAX_NUM_WEIGHTS:,} numbers are supported. Use fewer levels or smaller `codebook_sizes`."
+                    )
             num_nodes.append(sum(map(len, children)))
-            if sum(num_nodes) * self.config.input_dim > MAX_NUM_WEIGHTS:
-                raise ValueError(
-                    f"The tree has {num_nodes[1:]} clusters in its first levels, of width {self.config.input_dim}; at "
-                    f"most {MAX_NUM_WEIGHTS:,} numbers are supported. Use fewer levels or smaller `codebook_sizes`."
-                )
             level.set(children)
             centroids = level.centroids
             start = 0
@@ -158,7 +160,7 @@ class HierarchicalKMeansModel(FittedItemTokenizerModel):
         if len(points) <= size or len(points.unique(dim=0)) <= size:
             return points.unique(dim=0)
         centroids = kmeans(points, size, seed=int(rng.integers(2**31)), num_iterations=num_iterations)
-        return centroids[nearest_codes(points.double(), centroids).unique()]  # of equal ones, the first
+        return centroids[nearest_codes(self._to_float64(points), centroids).unique()]  # of equal ones, the first
 
     def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, None]:
         points = self.input_normalization(embeddings)

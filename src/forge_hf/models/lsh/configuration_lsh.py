@@ -58,6 +58,8 @@ class LSHConfig(ItemTokenizerConfig):
         super().validate_architecture()
         if any(size.bit_count() != 1 for size in self.codebook_sizes):
             raise ValueError(f"`codebook_sizes` must be powers of 2, but is {list(self.codebook_sizes)}.")
+        if max(self.codebook_sizes) > 2**31:
+            raise ValueError(f"`codebook_sizes` must be at most 2**31, but is {list(self.codebook_sizes)}.")
 
 
 __all__ = ["LSHConfig"]

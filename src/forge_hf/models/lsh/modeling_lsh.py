@@ -83,9 +83,9 @@ class LSHModel(FittedItemTokenizerModel):
         self.input_normalization.set_statistics(mean, std)
         planes = torch.randn(self.planes.shape, generator=torch.Generator().manual_seed(seed))
         self.planes.copy_(F.normalize(planes))
-        # Normalized embeddings have unit variance; others a second moment about the origin.
+        # Normalized embeddings have unit variance, or none at all; others a second moment about the origin.
         raw = self.config.input_normalization == "none"
-        self.scale.copy_((mean.pow(2) + std.pow(2)).mean().sqrt() if raw else torch.ones(()))
+        self.scale.copy_((mean.pow(2) + std.pow(2)).mean().sqrt() if raw else (std > 0).any())
         self.initialized.fill_(True)
         return self
 

@@ -219,6 +219,7 @@ class MMQModel(NeuralItemTokenizerModel):
 
     config: MMQConfig
     base_model_prefix = "mmq"
+    has_candidates = True
     has_codebooks = True
     _decodes_prefixes = False
 
@@ -262,9 +263,12 @@ class MMQModel(NeuralItemTokenizerModel):
             centroids = kmeans(self.quantizer.level_input(latents, level), codebook.size, level)
             codebook.set(F.normalize(centroids, dim=1))
 
-    def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_chunk(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> tuple[torch.Tensor, ...]:
         latents = self._latents(embeddings)
-        return self.quantizer.assign(latents), latents
+        codes = self.quantizer.assign(latents)
+        if num_candidates is None:
+            return codes, latents
+        return codes, latents, *self.quantizer.candidates(latents, codes, num_candidates)
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         return self.input_normalization.inverse(self.decoder(self.quantizer.lookup(codes), deterministic=True)[0])

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..clustering import POINTS_PER_CENTROID
-from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
+from ..fitting import FittedItemTokenizerModel, check_magnitude, mean_and_std, sample_items
 from ..pca import principal_components
-from ..rqvae.code_assignment import nearest_codes
+from ..rqvae.code_assignment import nearest_candidates, nearest_codes
 from .configuration_opq import OPQConfig
 
 
@@ -52,6 +52,7 @@ class OPQModel(FittedItemTokenizerModel):
 
     config: OPQConfig
     base_model_prefix = "opq"
+    has_candidates = True
 
     def __init__(self, config: OPQConfig):
         super().__init__(config)
@@ -65,11 +66,14 @@ class OPQModel(FittedItemTokenizerModel):
         """Centered, reduced, rotated: what is cut into sub-vectors. In the dtype of `embeddings`."""
         return F.linear(embeddings - self.mean.to(embeddings), self.projection.to(embeddings))
 
-    def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_chunk(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> tuple[torch.Tensor, ...]:
         latents = self._project(embeddings)
         parts = latents.split(self.config.sub_dim, dim=1)
         codes = [nearest_codes(part, codebook) for part, codebook in zip(parts, self.centroids, strict=True)]
-        return torch.stack(codes, dim=1), latents
+        if num_candidates is None:
+            return torch.stack(codes, dim=1), latents
+        last = self.centroids[-1].to(latents)
+        return torch.stack(codes, dim=1), latents, *nearest_candidates(parts[-1], last, codes[-1], num_candidates)
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         levels = torch.arange(codes.shape[1], device=codes.device)
@@ -153,6 +157,7 @@ class OPQModel(FittedItemTokenizerModel):
             identity = torch.eye(config.input_dim, dtype=torch.float64)
             return mean.double(), identity, identity
         mean, variances, axes = principal_components(items.batches())
+        check_magnitude(mean, variances)
         variances, axes = variances[: config.width], axes[: config.width]
         # Directions that items hardly have are left as small as they are.
         floor = variances[0] * 1e-10
@@ -185,7 +190,7 @@ def _product_quantizer(config: OPQConfig, num_rows: int, seed: int):
     import faiss
 
     quantizer = faiss.ProductQuantizer(config.width, config.num_levels, config.codebook_sizes[0].bit_length() - 1)
-    quantizer.cp.seed = seed
+    quantizer.cp.seed = seed % 2**31  # an int of C
     quantizer.cp.min_points_per_centroid = 1
     quantizer.cp.max_points_per_centroid = num_rows  # all of the sample
     return quantizer

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..clustering import POINTS_PER_CENTROID, balanced_assignment, balanced_kmeans, kmeans
 from ..fitting import FittedItemTokenizerModel, mean_and_std, sample_items
-from ..rqvae.code_assignment import nearest_codes
+from ..rqvae.code_assignment import nearest_candidates, nearest_codes
 from ..rqvae.modeling_item_tokenizer import ItemTokenizerInputNormalization
 from .configuration_residual_kmeans import ResidualKMeansConfig
 
@@ -66,12 +66,18 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
 
     config: ResidualKMeansConfig
     base_model_prefix = "residual_kmeans"
+    has_candidates = True
 
     def __init__(self, config: ResidualKMeansConfig):
         super().__init__(config)
         self.input_normalization = ItemTokenizerInputNormalization(config)
         self.codebooks = nn.ModuleList([ResidualKMeansCodebook(config, level) for level in range(config.num_levels)])
         self.post_init()
+
+    @property
+    def has_balanced_codes(self) -> bool:
+        """Whether [`~ResidualKMeansModel.balanced_codes`] gives the codes of a table."""
+        return self.config.balanced
 
     def get_codebook(self, level: int) -> torch.Tensor:
         """The centroids of a level, of shape `(codebook_sizes[level], input_dim)`."""
@@ -121,14 +127,16 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
         self.input_normalization.set_statistics(*mean_and_std(items))
         sample = sample_items(items, sample_size or POINTS_PER_CENTROID * max(sizes), seed).to(self.device)
         # As items are encoded, and as the latents of an RQ-VAE that starts as the identity.
-        normalized = (self.input_normalization(self._to_float64(chunk)).float() for chunk in self._chunks(sample))
-        residuals = torch.cat(list(normalized)).to(self.device)
+        residuals = torch.empty_like(sample, dtype=torch.float32)
+        for chunk, normalized in zip(self._chunks(sample), self._chunks(residuals), strict=True):
+            normalized.copy_(self.input_normalization(self._to_float64(chunk)))
+        del sample, chunk
         for level, size in enumerate(tqdm(sizes, "Fitting codebooks", delay=5)):
             codebook = self.codebooks[level]
             codebook.scale.fill_(1)
             if self.config.normalize_residuals:
                 codebook.scale.copy_(residuals.norm(dim=1).mean())
-                residuals = F.normalize(residuals)
+                F.normalize(residuals, out=residuals)
             options = {"seed": seed + level, "num_iterations": num_iterations}
             if self.config.balanced:
                 centroids, codes = balanced_kmeans(residuals, size, **options)
@@ -136,7 +144,8 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
                 centroids = kmeans(residuals, size, **options)
                 codes = nearest_codes(residuals, centroids)
             codebook.weight.copy_(centroids)
-            residuals = residuals - centroids[codes]
+            for chunk, own in zip(self._chunks(residuals), self._chunks(codes), strict=True):
+                chunk.sub_(centroids[own])
         self.initialized.fill_(True)
         return self
 
@@ -178,15 +187,18 @@ class ResidualKMeansModel(FittedItemTokenizerModel):
                 residuals = F.normalize(residuals)
         return residuals
 
-    def _encode_chunk(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, None]:
-        residuals, codes = self.input_normalization(embeddings), []
+    def _encode_chunk(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> tuple:
+        residuals, codes, weight = self.input_normalization(embeddings), [], None
         for codebook in self.codebooks:
+            if codes:
+                residuals = residuals - weight[codes[-1]]
             if self.config.normalize_residuals:
                 residuals = F.normalize(residuals)
             weight = codebook.weight.to(residuals)
             codes.append(nearest_codes(residuals, weight))
-            residuals = residuals - weight[codes[-1]]
-        return torch.stack(codes, dim=1), None
+        if num_candidates is None:
+            return torch.stack(codes, dim=1), None
+        return torch.stack(codes, dim=1), None, *nearest_candidates(residuals, weight, codes[-1], num_candidates)
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         total, scale = 0, 1

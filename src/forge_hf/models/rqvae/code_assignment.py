@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 # Scores of rows and codes are gone through in blocks of so many bytes. On a CPU they stay in its cache.
 BLOCK_BYTES = {"cpu": 2**21, "other": 2**28}
+CHUNK_NUMEL = 2**22  # numbers of the rows whose shortlists are made at once
 NUM_GROUPS = 256  # of codes: a row's nearest codes are looked for in the groups whose best code is near
 MAX_NEAR_GROUPS = 64  # a row that has more is compared with all codes
 # Sums of Sinkhorn's that lie in this range lose nothing to numbers below float32's range.
@@ -54,12 +55,14 @@ def nearest_codes(residuals: torch.Tensor, codebook: torch.Tensor) -> torch.Tens
     bound `e`. The nearest code's score is no more than `2 e` above the best that was computed, but for the rounding of
     the scores themselves.
     """
+    chunks = residuals.split(max(1, CHUNK_NUMEL // residuals.shape[1]))
+    return torch.cat([_nearest_codes(chunk, codebook) for chunk in chunks])
+
+
+def _nearest_codes(residuals: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     codes, rows, near = _shortlists(residuals, codebook)
     if len(rows) > 0:
-        # Of pairs, not by a matrix product: the same numbers in the same order give the same sum.
-        own, other = residuals[rows], codebook[near].to(residuals)
-        scores = (other * (other - 2 * own)).sum(dim=1)
-        errors = _score_errors(own, other)
+        scores, errors = _scores_of_pairs(residuals, codebook, rows, near)
         best = scores.new_full((len(residuals),), torch.inf).scatter_reduce_(0, rows, scores + errors, "amin")
         near = near.where(scores - errors <= best[rows], len(codebook))
         codes.scatter_reduce_(0, rows, near, "amin")
@@ -116,9 +119,12 @@ def balanced_codes(
     return codes
 
 
+def _block_bytes(like: torch.Tensor) -> int:
+    return BLOCK_BYTES["cpu" if like.device.type == "cpu" else "other"]
+
+
 def _row_blocks(rows: torch.Tensor, num_columns: int) -> tuple[torch.Tensor, ...]:
-    num_bytes = BLOCK_BYTES["cpu" if rows.device.type == "cpu" else "other"]
-    return rows.split(max(1, num_bytes // (num_columns * rows.element_size())))
+    return rows.split(max(1, _block_bytes(rows) // (num_columns * rows.element_size())))
 
 
 def _argmax(rows: torch.Tensor) -> torch.Tensor:
@@ -194,6 +200,20 @@ def _shortlists(residuals: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.
     codes[numbers[single]] = near[single]
     several = counts[numbers] > 1
     return codes, numbers[several], near[several]
+
+
+def _scores_of_pairs(
+    residuals: torch.Tensor, codebook: torch.Tensor, rows: torch.Tensor, near: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each pair `|w|^2 - 2 r.w`, and by how much it may be off. A row may be in many pairs: they go in blocks."""
+    block_size = max(1, _block_bytes(residuals) // (residuals.shape[1] * residuals.element_size()))
+    scores, errors = [], []
+    for some_rows, some_near in zip(rows.split(block_size), near.split(block_size), strict=True):
+        # Of pairs, not by a matrix product: the same numbers in the same order give the same sum.
+        own, other = residuals[some_rows], codebook[some_near].to(residuals)
+        scores.append((other * (other - 2 * own)).sum(dim=1))
+        errors.append(_score_errors(own, other))
+    return torch.cat(scores), torch.cat(errors)
 
 
 def _score_errors(residuals: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

@@ -33,10 +33,19 @@ class ItemTokenizerOutput(ModelOutput):
             The code of each level.
         latents (`torch.FloatTensor` of shape `(batch_size, latent_dim)`, *optional*):
             What was quantized, where that isn't the embeddings themselves.
+        candidates (`torch.LongTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
+            `num_candidates` is given):
+            The nearest codes of the last level, given the item's own codes of the levels before. The first is the
+            item's own.
+        candidate_distances (`torch.FloatTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
+            `num_candidates` is given):
+            Their squared distances to what the last level quantizes.
     """
 
     codes: torch.LongTensor | None = None
     latents: torch.FloatTensor | None = None
+    candidates: torch.LongTensor | None = None
+    candidate_distances: torch.FloatTensor | None = None
 
 
 class ItemTokenizerInputNormalization(nn.Module):
@@ -73,7 +82,7 @@ class ItemTokenizerInputNormalization(nn.Module):
 
     def _root_mean_square(self, std: torch.Tensor) -> torch.Tensor:
         """One deviation in the place of those of all dimensions."""
-        return std.pow(2).mean().sqrt().expand_as(std)
+        return std.cpu().double().pow(2).mean().sqrt().to(std).expand_as(std)  # squares may be beyond float32
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return (embeddings - self.mean.to(embeddings)) / self.std.to(embeddings)
@@ -92,6 +101,11 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
 
     main_input_name = "embeddings"
     _decodes_prefixes = True
+    _encoder_output_class = ItemTokenizerOutput
+    # Whether `_encode_chunk` takes `num_candidates`, which goes for models whose last level has a codebook.
+    has_candidates = False
+    # Whether `balanced_codes(items)` gives the codes of a table, which then depend on the other items.
+    has_balanced_codes = False
 
     def post_init(self):
         # Weights stay fp32 whatever the dtype of the load: rounded ones would move items to other codes.
@@ -203,9 +217,9 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
         columns = zip(*parts, strict=True)
         return [None if column[0] is None else torch.cat(column).to(embeddings.device) for column in columns]
 
-    def encode(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:
+    def encode(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> ItemTokenizerOutput:
         """
-        The codes of items.
+        The codes of items. Of a codebook, the nearest code: the lowest where several are equally near.
 
         Deterministic, and independent of how the rows are split into batches, of the mode, of autocast and of the
         dtype that the weights were loaded in.
@@ -213,16 +227,34 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
         Args:
             embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
                 Item embeddings, of any floating point dtype.
+            num_candidates (`int`, *optional*):
+                How many of the nearest codes of the last level to give besides, as for moving items of equal codes
+                apart: the item's own first, then the others by distance, the lower code where that is equal. For
+                models that `has_candidates`.
 
         Returns:
-            [`ItemTokenizerOutput`]: `codes` of shape `(batch_size, num_levels)` and, where they aren't the embeddings,
-            `latents`.
+            [`ItemTokenizerOutput`]: `codes` of shape `(batch_size, num_levels)`, `latents`, where they aren't the
+            embeddings, and with `num_candidates` also `candidates` and `candidate_distances` of shape
+            `(batch_size, num_candidates)`.
 
         Raises:
             `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message
-                gives the rows), or the model has not been fitted.
+                gives the rows), or the model has not been fitted; if `num_candidates` isn't between 1 and the number
+                of codes of the last level, or the model's last level has no codebook.
         """
-        return ItemTokenizerOutput(*self._encode(embeddings))
+        if num_candidates is None:
+            return self._encoder_output_class(*self._encode(embeddings))
+        if not self.has_candidates:
+            raise ValueError(
+                f"`num_candidates` needs an item tokenizer whose last level has a codebook, but is {num_candidates} "
+                f"of {type(self).__name__}, which has none."
+            )
+        if not 1 <= num_candidates <= self.config.codebook_sizes[-1]:
+            raise ValueError(
+                f"`num_candidates` must be between 1 and {self.config.codebook_sizes[-1]}, the number of codes of the "
+                f"last level, but is {num_candidates}."
+            )
+        return self._encoder_output_class(*self._encode(embeddings, num_candidates=num_candidates))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """
@@ -233,7 +265,7 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
                 Codes, or the first levels of them: `codes[:, :l]` decodes a prefix.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, input_dim)`.
+            `torch.FloatTensor` of shape `(batch_size, input_dim)`, on the device of `codes`.
 
         Raises:
             `ValueError`: if `codes` has the wrong shape or type, or a code lies outside its codebook, or the model has
@@ -241,8 +273,8 @@ class ItemTokenizerPreTrainedModel(PreTrainedModel):
         """
         self._check_ready()
         self._check_codes(codes)
-        with torch.autocast(codes.device.type, enabled=False):
-            return self._decode(codes.long())
+        with torch.autocast(self.device.type, enabled=False):
+            return self._decode(codes.to(self.device).long()).to(codes.device)
 
     @can_return_tuple
     def forward(self, embeddings: torch.Tensor) -> ItemTokenizerOutput:

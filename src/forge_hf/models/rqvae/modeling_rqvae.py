@@ -62,24 +62,9 @@ class RQVAEOutput(ModelOutput):
 @dataclass
 class RQVAEEncoderOutput(ItemTokenizerOutput):
     r"""
-    Output of [`RQVAEModel.encode`].
-
-    Args:
-        codes (`torch.LongTensor` of shape `(batch_size, num_levels)`):
-            The code of each level.
-        latents (`torch.FloatTensor` of shape `(batch_size, codebook_dim)`):
-            The encoder's output, before quantization.
-        candidates (`torch.LongTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
-            `num_candidates` is given):
-            The nearest codes of the last level, given the item's own codes of the levels before. The first is the
-            item's own.
-        candidate_distances (`torch.FloatTensor` of shape `(batch_size, num_candidates)`, *optional*, returned when
-            `num_candidates` is given):
-            Their squared distances to what the levels before left over.
+    Output of [`RQVAEModel.encode`], whose `latents` of shape `(batch_size, codebook_dim)` are the encoder's output
+    before quantization.
     """
-
-    candidates: torch.LongTensor | None = None
-    candidate_distances: torch.FloatTensor | None = None
 
 
 class RQVAEPreTrainedModel(NeuralItemTokenizerModel):
@@ -127,6 +112,8 @@ class RQVAEModel(RQVAEPreTrainedModel):
 
     has_codebooks = True
     output_class = RQVAEOutput
+    _encoder_output_class = RQVAEEncoderOutput
+    has_candidates = True
 
     def __init__(self, config: RQVAEConfig):
         super().__init__(config)
@@ -229,35 +216,6 @@ class RQVAEModel(RQVAEPreTrainedModel):
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         quantized = self.quantizer.combine(self.quantizer.lookup(codes))
         return self.input_normalization.inverse(self.decoder(quantized, deterministic=True))
-
-    def encode(self, embeddings: torch.Tensor, num_candidates: int | None = None) -> RQVAEEncoderOutput:
-        """
-        The codes of items: the nearest code at each level, the lowest where several are equally near.
-
-        Deterministic, and independent of how the rows are split into batches, of the mode, of autocast and of the
-        dtype that the weights were loaded in.
-
-        Args:
-            embeddings (`torch.Tensor` of shape `(batch_size, input_dim)`):
-                Item embeddings, of any floating point dtype.
-            num_candidates (`int`, *optional*):
-                How many of the nearest codes of the last level to give besides, as for moving items of equal codes
-                apart: the item's own first, then the others by distance, the lower code where that is equal.
-
-        Returns:
-            [`RQVAEEncoderOutput`]: `codes` of shape `(batch_size, num_levels)` and `latents`, and with
-            `num_candidates` also `candidates` and `candidate_distances` of shape `(batch_size, num_candidates)`.
-
-        Raises:
-            `ValueError`: if `embeddings` is empty, of the wrong width, or has NaN or infinite values (the message
-            gives the rows), or if `num_candidates` isn't between 1 and the number of codes of the last level.
-        """
-        if num_candidates is not None and not 1 <= num_candidates <= self.config.codebook_sizes[-1]:
-            raise ValueError(
-                f"`num_candidates` must be between 1 and {self.config.codebook_sizes[-1]}, the number of codes of the "
-                f"last level, but is {num_candidates}."
-            )
-        return RQVAEEncoderOutput(*self._encode(embeddings, num_candidates=num_candidates))
 
     @property
     def _sums_losses(self) -> bool:
