@@ -100,10 +100,11 @@ def build(args: argparse.Namespace, output_dir: Path, accelerator: Accelerator):
             items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids)
             finish_interrupted(args.rqvae)  # where a kill came while it was saved
             rqvae = AutoModel.from_pretrained(args.rqvae)
-            if args.on_collision == "knn" and not isinstance(rqvae, RQVAEModel):
+            if args.on_collision == "knn" and (rqvae.has_balanced_codes or not rqvae.has_candidates):
                 raise SystemExit(
-                    f"--on_collision knn needs an RQ-VAE or its like, which knows the nearest codes of a level, but "
-                    f"{args.rqvae} is {type(rqvae).__name__}. Use suffix or random."
+                    "--on_collision knn needs an item tokenizer whose last level has a codebook and whose codes are "
+                    f"the nearest, but {args.rqvae} is {type(rqvae).__name__}, "
+                    f"{'balanced' if rqvae.has_balanced_codes else 'without one'}. Use suffix or random."
                 )
         item_ids, codebook_sizes = items.item_ids, rqvae.config.codebook_sizes
         rqvae = rqvae.to(accelerator.device).eval()

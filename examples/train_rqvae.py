@@ -29,6 +29,18 @@ As LETTER, with collaborative vectors of the items, such as examples/train_item_
 An MMQ of several modalities, a file each, whose rows are matched by item id:
 
     python examples/train_rqvae.py --preset mmq --embeddings text.parquet collaborative.parquet --output_dir runs/mmq
+
+As DAS, with such vectors of items and users, and what the users did:
+
+    python examples/train_rqvae.py --preset das --embeddings items.parquet --collaborative runs/vectors/items.parquet \
+        --user_vectors runs/vectors/users.parquet --sequences sequences.txt --output_dir runs/das
+
+The presets rqkmeans_plus, vqvae and fsq need embeddings alone. Any field of a config can be set:
+
+    python examples/train_rqvae.py --preset vqvae --codebook_sizes 256 256 256 256 \
+        --config '{"codebook_form": "product"}' --embeddings items.parquet --output_dir runs/vqvae
+
+What is fitted without a trainer, k-means and its like, is in fit_item_tokenizer.py.
 """
 
 import argparse
@@ -47,7 +59,8 @@ from forge_hf import (
     item_tokenizer_arguments,
     leave_one_out,
 )
-from forge_hf.data import read_training_sequences
+from forge_hf.data import UserItemPairs, read_training_sequences
+from forge_hf.training import ITEM_TOKENIZER_PRESETS
 
 
 # What `--preset ours` changes in TIGER's: no code falls out of use.
@@ -75,10 +88,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--pair_batch_ratio", type=float, help="batches of pairs for each of items; default: all pairs"
     )
-    parser.add_argument("--collaborative", help="file of the items' collaborative vectors and ids, for LETTER")
+    parser.add_argument("--collaborative", help="file of the items' collaborative vectors and ids, for LETTER and DAS")
+    parser.add_argument("--user_vectors", help="file of the users' collaborative vectors and ids, for DAS")
     parser.add_argument(
-        "--preset", default="ours", choices=["ours", "tiger", "forge", "letter", "mmq"], help="of what isn't set"
+        "--preset", default="ours", choices=["ours", *ITEM_TOKENIZER_PRESETS], help="of what isn't set"
     )
+    parser.add_argument("--config", type=json.loads, default={}, help="further fields of the config, as JSON")
     parser.add_argument("--codebook_sizes", type=int, nargs="+", help="codes of each level")
     parser.add_argument("--codebook_dim", type=int)
     parser.add_argument("--hidden_sizes", type=int, nargs="*")
@@ -97,8 +112,12 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.embeddings) + args.tiny != 1:
         parser.error("give exactly one of --embeddings and --tiny")
-    if bool(args.collaborative) != (args.preset == "letter"):
-        parser.error("--collaborative and --preset letter go together")
+    if bool(args.collaborative) != (args.preset in ("letter", "das")):
+        parser.error("--collaborative goes with --preset letter or das")
+    if bool(args.user_vectors) != (args.preset == "das") or (args.preset == "das" and not args.sequences):
+        parser.error("--user_vectors goes with --preset das, which needs --sequences too")
+    if args.preset in ("mmq", "fsq") and (args.pairs or args.sequences):
+        parser.error(f"--preset {args.preset} knows no pairs")
     if args.preset == "mmq" and (args.tiny or args.quantization_loss):
         parser.error("--preset mmq needs --embeddings, and knows no --quantization_loss")
     if args.preset != "mmq" and given(args, "num_shared_experts", "num_specific_experts"):
@@ -132,11 +151,16 @@ def main():
         items = ItemEmbeddings.from_files(args.embeddings, item_ids=item_ids, key=args.key)
     else:
         items = ItemEmbeddings.from_dataset(load_dataset(args.embeddings[0], split="train"))
+    joined = items
     if args.collaborative:
-        items = items.join(collaborative=ItemEmbeddings.from_file(args.collaborative))
+        joined = items.join(collaborative=ItemEmbeddings.from_file(args.collaborative))
 
     pairs = None
-    if args.pairs:
+    if args.preset == "das":  # whose pairs have the vectors, and the items none
+        users = ItemEmbeddings.from_file(args.user_vectors)
+        users = users.join(collaborative=users)
+        pairs = UserItemPairs.from_sequences(users, joined, read_training_sequences(args.sequences))
+    elif args.pairs:
         pairs = ItemPairs.from_file(items, args.pairs)
     elif args.sequences:
         pairs = ItemPairs.from_sequences(items, read_training_sequences(args.sequences))
@@ -146,15 +170,20 @@ def main():
     # 2. The model.
     preset = "tiger" if args.preset == "ours" else args.preset
     changes = given(args, *CONFIG_ARGUMENTS)
-    changes |= {f"{name}_dim": table.dim for name, table in items.tables.items()}
+    changes |= {f"{name}_dim": table.dim for name, table in joined.tables.items()}
     if args.preset == "mmq":
         changes["modality_dims"] = items.dims
-    else:
+    elif args.preset == "das":
+        changes["user_input_dim"] = users.dim
+    elif args.preset == "letter":
+        items = joined
+    elif pairs is not None or preset == "forge":
         # FORGE's weight of 1 goes with losses that are averaged over dimensions; TIGER's are summed.
         loss = args.quantization_loss or ("cumulative" if preset == "forge" else "per_level")
         weight = 1.0 if loss == "cumulative" else float(items.dim)
         changes["contrastive_loss_weight"] = 0.0 if pairs is None else weight
-    model = create_item_tokenizer(preset, **(OURS if args.preset == "ours" else {}) | changes, input_dim=items.dim)
+    ours = OURS if args.preset == "ours" else {}
+    model = create_item_tokenizer(preset, **ours | changes | args.config | {"input_dim": items.dim})
 
     # 3. Train. The trainer first checks the embeddings, measures them and initializes the codebooks by k-means.
     settings = given(args, "num_train_epochs", "learning_rate", "pair_batch_ratio")

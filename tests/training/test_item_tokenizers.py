@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forge_hf.data import ItemEmbeddings, ItemPairs
-from forge_hf.models import LetterModel
+from forge_hf.models import DASModel, FSQModel, LetterModel, VQVAEModel
 from forge_hf.training import RQVAETrainer, convert_forge_weights, create_item_tokenizer, item_tokenizer_arguments
 
 
@@ -55,8 +55,22 @@ def test_overrides_and_wrong_names(tmp_path):
     model = create_item_tokenizer("mmq", modality_dims=[7, 5], codebook_sizes=[4] * 6)
     assert model.encode(torch.randn(3, 12)).codes.shape == (3, 6) and model.config.codebook_update == "ema"
     for make in (create_item_tokenizer, lambda name: item_tokenizer_arguments(name, tmp_path)):
-        with pytest.raises(ValueError, match=r"\['forge', 'letter', 'mmq', 'tiger'\], but is 'forg'"):
+        with pytest.raises(ValueError, match=r"one of \['das', 'forge', .*, 'vqvae'\], but is 'forg'"):
             make("forg")
+    with pytest.raises(ValueError, match=r"\['codebok_dim'\], which RQVAEConfig doesn't know"):
+        create_item_tokenizer("tiger", codebok_dim=3)
+
+
+def test_presets_of_other_classes(tmp_path):
+    sizes = {"input_dim": 12, "hidden_sizes": [8], "codebook_sizes": [4, 4]}
+    assert type(create_item_tokenizer("das", **sizes)) is DASModel
+    assert type(create_item_tokenizer("fsq", input_dim=12)) is FSQModel
+    model = create_item_tokenizer("vqvae", **sizes, codebook_form="product")
+    assert type(model) is VQVAEModel and model.encode(torch.randn(3, 12)).codes.shape == (3, 2)
+    model = create_item_tokenizer("rqkmeans_plus", **sizes)
+    rows = torch.randn(3, 12)
+    torch.testing.assert_close(model.encode(rows).latents, rows)  # the encoder starts as the identity
+    assert item_tokenizer_arguments("rqkmeans_plus", tmp_path, use_cpu=True).learning_rate == 1e-4
 
 
 def test_forge_trains_by_its_schedule(tmp_path):

@@ -3,12 +3,13 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from os import PathLike
 from typing import Any
 
 import torch
 
-from ..models import LetterModel, MMQModel, NeuralItemTokenizerModel, RQVAEModel
+from ..models import DASModel, FSQModel, LetterModel, MMQModel, NeuralItemTokenizerModel, RQVAEModel, VQVAEModel
 from .rqvae_trainer import RQVAETrainingArguments
 
 
@@ -55,6 +56,25 @@ ITEM_TOKENIZER_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # MMQ, https://huggingface.co/papers/2508.15281, with codes by moving averages, of which none falls out of use.
     "mmq": {"class": MMQModel, "model": {"codebook_update": "ema", "dead_code_threshold": 0.25}},
+    # DAS, https://huggingface.co/papers/2508.10584
+    "das": {"class": DASModel, "model": {"codebook_update": "ema", "dead_code_threshold": 0.25}},
+    # RQ-KMeans+, rq/rqkmeans_plus.py of https://github.com/AkaliKong/MiniOneRec, with codes by moving averages.
+    "rqkmeans_plus": {
+        "model": {
+            "residual_encoder": True,
+            "codebook_sizes": [256, 256, 256],
+            "codebook_update": "ema",
+            "dead_code_threshold": 0.25,
+        },
+        "training": {"learning_rate": 1e-4},
+    },
+    # One flat codebook, where no code falls out of use.
+    "vqvae": {
+        "class": VQVAEModel,
+        "model": {"codebook_sizes": [8192], "codebook_update": "ema", "dead_code_threshold": 0.25},
+    },
+    # Three codes of 8 x 6 x 5 values.
+    "fsq": {"class": FSQModel, "model": {}},
 }
 
 
@@ -69,12 +89,18 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> NeuralItemToken
             for which [`RQVAETrainer`] needs `pairs` (without pairs, set `contrastive_loss_weight=0`). Or `"letter"`, a
             [`LetterModel`], for which the items need a table of collaborative vectors; LETTER also balances the last
             level: `training_assignment=["nearest", "nearest", "nearest", "sinkhorn"]`. Or `"mmq"`, an [`MMQModel`] of
-            two shared experts and two for each of `modality_dims`.
+            two shared experts and two for each of `modality_dims`; `"das"`, a [`DASModel`], for which [`RQVAETrainer`]
+            needs [`UserItemPairs`]; `"rqkmeans_plus"`, an RQ-VAE that starts as a residual k-means, whose
+            `codebook_dim` is `input_dim`; `"vqvae"`, a [`VQVAEModel`] of one codebook; or `"fsq"`, an [`FSQModel`].
+            What is fitted without a trainer, such as [`ResidualKMeansModel`], is made from its config.
         config_overrides (*optional*):
             Fields of the config to set, such as `input_dim`.
 
     Returns:
-        [`RQVAEModel`], [`LetterModel`] or [`MMQModel`]
+        [`RQVAEModel`], or the class that is named above.
+
+    Raises:
+        `ValueError`: There is no such preset, or the config has no such field.
 
     Example:
 
@@ -87,7 +113,13 @@ def create_item_tokenizer(name: str, **config_overrides: Any) -> NeuralItemToken
     ```
     """
     model_class = _preset(name).get("class", RQVAEModel)
-    return model_class(model_class.config_class(**_preset(name)["model"] | config_overrides))
+    config = _preset(name)["model"] | config_overrides
+    if config.get("residual_encoder") and "input_dim" in config:
+        config.setdefault("codebook_dim", config["input_dim"])
+    known = {field.name for field in fields(model_class.config_class)}
+    if unknown := sorted(set(config) - known):  # which a config would take, and ignore
+        raise ValueError(f"`config_overrides` have {unknown}, which {model_class.config_class.__name__} doesn't know.")
+    return model_class(model_class.config_class(**config))
 
 
 def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides: Any) -> RQVAETrainingArguments:
@@ -101,7 +133,7 @@ def item_tokenizer_arguments(name: str, output_dir: str | PathLike, **overrides:
 
     Args:
         name (`str`):
-            `"tiger"`, `"forge"`, `"letter"` or `"mmq"`.
+            As in [`create_item_tokenizer`].
         output_dir (`str` or `os.PathLike`):
             Folder of checkpoints.
         overrides (*optional*):
