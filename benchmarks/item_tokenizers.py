@@ -243,7 +243,7 @@ def fit(name: str, folder: Path, data: Data, seed: int):
 
 def codes_of(model, items: ItemEmbeddings) -> torch.Tensor:
     """The codes of all items; those of a balanced tokenizer are shared out evenly."""
-    if getattr(model.config, "balanced", False):
+    if model.has_balanced_codes:
         return model.balanced_codes(items)
     return model.encode(items.to_tensor().float()).codes
 

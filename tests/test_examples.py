@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from forge_hf import (
+    DASModel,
     ItemEmbeddings,
     LetterModel,
     MMQModel,
@@ -46,6 +47,18 @@ def run(script, *args, num_processes=1):
     done = subprocess.run([*command, *map(str, args)], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Runs an example in this process: a fresh one takes longer than the script."""
+
+    def run_here(script, *args):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_here
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +234,29 @@ def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_fitted_item_tokenizers_to_catalogs(market_files, tmp_path, run_here):
+    files = ["--embeddings", market_files / "items.safetensors", "--item_ids", market_files / "item_ids.json"]
+    run_here("fit_item_tokenizer.py", *files, "--codebook_sizes", 8, 16, "--output_dir", tmp_path / "kmeans")
+    moved = ["--on_collision", "knn", "--capacity", 8, "--output_dir", tmp_path / "moved"]
+    assert "collisions: knn" in run_here("build_catalog.py", "--rqvae", tmp_path / "kmeans", *files, *moved)
+    catalog = SemanticIdCatalog.from_pretrained(tmp_path / "moved")
+    rows = load_file(market_files / "items.safetensors")["embeddings"]
+    codes = AutoModel.from_pretrained(tmp_path / "kmeans").encode(rows).codes
+    assert torch.equal(catalog.original_codes, codes) and catalog.quality["resolved_max_load"] == 8
+    assert torch.equal(catalog.codes[:, 0], codes[:, 0]) and not torch.equal(catalog.codes, codes)
+
+    settings = ["--codebook_sizes", 5, 6, "--config", '{"balanced": true}', "--output_dir", tmp_path / "balanced"]
+    run_here("fit_item_tokenizer.py", *files, *settings)
+    catalog = ["--rqvae", tmp_path / "balanced", *files, "--output_dir", tmp_path / "catalog"]
+    run_here("build_catalog.py", *catalog)
+    codes = SemanticIdCatalog.from_pretrained(tmp_path / "catalog").original_codes
+    assert [torch.bincount(level).tolist() for level in codes.T] == [[60] * 5, [50] * 6]
+    with pytest.raises(SystemExit, match="ResidualKMeansModel, balanced. Use suffix or random"):
+        run_here("build_catalog.py", *catalog, "--on_collision", "knn")
+    with pytest.raises(SystemExit, match=r"\['balancd'\], which ResidualKMeansConfig doesn't know"):
+        run_here("fit_item_tokenizer.py", *files, "--config", '{"balancd": 1}', "--output_dir", tmp_path / "wrong")
+
+
 def test_predict_gr_scores_no_output_of_other_rows(tmp_path, monkeypatch):
     output = tmp_path / "output.jsonl"
     output.write_text('{"user": "", "answer": "", "predictions": []}\n')
@@ -230,12 +266,7 @@ def test_predict_gr_scores_no_output_of_other_rows(tmp_path, monkeypatch):
     assert len(output.read_text().splitlines()) == 1
 
 
-def test_collaborative_vectors_and_letter(tmp_path, monkeypatch, capsys):
-    def run_here(script, *args):  # a fresh process takes longer than the script
-        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
-        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
-        return capsys.readouterr().out
-
+def test_collaborative_vectors_letter_and_das(tmp_path, run_here):
     output = run_here("train_item_vectors.py", "--tiny", "--output_dir", tmp_path / "vectors")
     assert "Validation Recall@10" in output
     vectors = ItemEmbeddings.from_file(tmp_path / "vectors" / "items.parquet").validate(expected_dim=16)
@@ -254,3 +285,16 @@ def test_collaborative_vectors_and_letter(tmp_path, monkeypatch, capsys):
     )  # fmt: skip
     model = AutoModel.from_pretrained(tmp_path / "letter")
     assert type(model) is LetterModel and model.config.collaborative_dim == 16
+
+    write_item_embeddings(ItemEmbeddings(market.embeddings, market.item_ids), tmp_path / "part_01.csv")
+    market.sequences.to_parquet(tmp_path / "sequences.parquet")
+    run_here(
+        "train_rqvae.py", "--preset", "das", "--embeddings", tmp_path / "part_01.csv", "--collaborative",
+        tmp_path / "vectors" / "items.parquet", "--user_vectors", tmp_path / "vectors" / "users.parquet",
+        "--sequences", tmp_path / "sequences.parquet", "--codebook_sizes", 8, 8, "--codebook_dim", 8,
+        "--hidden_sizes", 16, "--num_train_epochs", 1, "--output_dir", tmp_path / "das",
+    )  # fmt: skip
+    model = AutoModel.from_pretrained(tmp_path / "das")
+    assert type(model) is DASModel and model.is_initialized and model.config.user_input_dim == 16
+    facts = json.loads((tmp_path / "das" / "run.json").read_text())["data"]
+    assert facts["num_pairs"] > 500
