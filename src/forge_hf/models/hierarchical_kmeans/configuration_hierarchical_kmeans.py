@@ -18,7 +18,8 @@ class HierarchicalKMeansConfig(ItemTokenizerConfig):
             Width of the item embeddings.
         codebook_sizes (`list[int]`, *optional*, defaults to `[256, 256, 256]`):
             Into how many clusters a cluster of each level is divided at most. There is nothing left to divide once
-            their product is above the number of items: `[16, 16, 16]` suits some thousands of items.
+            their product is above the number of items: `[16, 16, 16]` suits some thousands of items. A tree holds at
+            most `2**28 / input_dim` clusters in all its levels, 350,000 of width 768.
         input_normalization (`str`, *optional*, defaults to `"center"`):
             What is done to an embedding first, with statistics of the fitted items. `"center"` takes the mean item
             away and divides by one number, which keeps all distances between items; `"standardize"` divides each
