@@ -59,8 +59,11 @@ def unshared(search, monkeypatch):
         return search()
 
 
-def test_shared_equals_repeated(architecture, make_model, make_prompts, make_table, monkeypatch, decoders):
+@pytest.mark.parametrize("reads_all", [True, False], ids=["all tokens of the row", "own ancestors"])
+def test_shared_equals_repeated(architecture, reads_all, make_model, make_prompts, make_table, monkeypatch, decoders):
     model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    if not reads_all:
+        monkeypatch.setattr(shared_prompt.SharedPrompt, "_seen", lambda self, parents, ancestors: None)
     prompts = make_prompts(architecture, NUM_CODES)
 
     def search():
@@ -201,7 +204,7 @@ def test_no_tensor_of_beams_times_prompt_states_or_vocabulary(
     if architecture == "t5":
         assert all(layer.keys.shape == (users, heads, length, dim) for layer in cache.cross_attention_cache.layers)
     own = [keys.shape for step in shared.steps for keys, _ in step.values()]
-    assert own == [(users, beams, heads, dim)] * 4  # 2 layers, 2 steps
+    assert own == [(users, heads, beams, dim)] * 4  # 2 layers, 2 steps
 
 
 def test_wide_beams_do_not_see_each_other(architecture, make_model, make_prompts, make_table, monkeypatch):

@@ -11,6 +11,9 @@ from transformers import AttentionInterface
 __all__ = ["ATTENTION_NAME", "SharedPrompt", "UnsupportedAttentionError"]
 
 ATTENTION_NAME = "forge_hf_shared_prompt"
+# So many earlier tokens of the beams, or as many as the prompt has if that is more, are read by all beams, behind a
+# mask; of more, each beam reads its own.
+MASKED_TOKENS = 64
 
 
 class UnsupportedAttentionError(Exception):
@@ -23,8 +26,8 @@ class SharedPrompt:
 
     The beams of a row are neighbours on the sequence axis, `(batch_size, num_beams)` tokens a step, of which the model
     may read a part after the other: [`begin`] goes before each part and [`end`] after the last. A beam sees its row's
-    prompt and its own ancestors. The prompt's keys and values are neither copied nor moved; the ancestors' are picked
-    out by number.
+    prompt and its own ancestors, in one of two ways that give the same: of few beams, all read the prompt and all
+    tokens of the row, behind a mask; of many, each picks out its ancestors by number, and the prompt isn't moved.
 
     Args:
         layers (sequence of `(keys, values)`, of shape `(batch_size, num_key_value_heads, prompt_length, head_dim)`):
@@ -46,25 +49,33 @@ class SharedPrompt:
     ):
         self.layers, self.cross_layers = layers, cross_layers
         self.mask, self.cross_mask = _padding(mask), _padding(cross_mask)
-        # of each step that has ended: a layer's keys and values of shape (batch_size, num_beams, heads, head_dim)
+        # of each step that has ended: a layer's keys and values of shape (batch_size, heads, num_beams, head_dim)
         self.steps: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = []
+        self.widths: list[int] = []  # numbers of beams of these steps
         # for each of them but the last: which of its beams the last one's beams descend from
         self.ancestors: list[torch.Tensor] = []
         # the same two of each part of the step that goes on, whose ancestors are of all steps that have ended
         self.parts: list[tuple[dict[int, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor]]] = []
         self.position_bias: torch.Tensor | None = None
+        # what beams see of the prompt and of all tokens of their row, if a part is read so: as booleans of shape
+        # (batch_size, 1, num_beams, length), and as what is added to scores
+        self.seen: torch.Tensor | None = None
+        self.score_mask: torch.Tensor | None = None
 
     def begin(self, parents: torch.Tensor) -> None:
         """Begins a part of a step: `parents`, of shape `(batch_size, num_beams)`, number beams of the step before."""
         ancestors = [ancestor.gather(1, parents) for ancestor in self.ancestors] + [parents] if self.steps else []
         self.parts.append(({}, ancestors))
+        self.seen = self._seen(parents, ancestors)
+        self.score_mask = None
 
     def end(self) -> None:
         """Ends a step."""
         layers = [
             {layer: [states[layer][kind] for states, _ in self.parts] for layer in self.parts[0][0]} for kind in (0, 1)
         ]
-        self.steps.append({layer: tuple(torch.cat(kind[layer], dim=1) for kind in layers) for layer in layers[0]})
+        self.steps.append({layer: tuple(torch.cat(kind[layer], dim=2) for kind in layers) for layer in layers[0]})
+        self.widths.append(sum(next(iter(states.values()))[0].shape[2] for states, _ in self.parts))
         self.ancestors = [torch.cat(parts, dim=1) for parts in zip(*(part[1] for part in self.parts), strict=True)]
         self.parts = []
 
@@ -85,12 +96,14 @@ class SharedPrompt:
     def _self_attention(self, module, query, key, value, scaling):
         batch_size, num_beams, layer = len(query), query.shape[2], module.layer_idx
         states, ancestors = self.parts[-1]
-        states[layer] = key.transpose(1, 2), value.transpose(1, 2)
+        states[layer] = key, value
+        if self.seen is not None:
+            return self._masked_attention(module, query, scaling)
         users = torch.arange(batch_size, device=query.device).unsqueeze(-1)
         own = [
             torch.stack(
-                [step[layer][kind][users, beams] for step, beams in zip(self.steps, ancestors, strict=True)]
-                + [states[layer][kind]],
+                [step[layer][kind][users, :, beams] for step, beams in zip(self.steps, ancestors, strict=True)]
+                + [states[layer][kind].transpose(1, 2)],
                 dim=3,
             )
             for kind in (0, 1)
@@ -100,6 +113,50 @@ class SharedPrompt:
         # Heads that share keys stand side by side: (batch_size, num_key_value_heads, group, num_beams, head_dim).
         query = query.view(batch_size, key.shape[1], -1, num_beams, query.shape[-1])
         return _attend(query, prompt_keys, prompt_values, *own, self.mask, bias, scaling)
+
+    def _seen(self, parents, ancestors):
+        """Which tokens each beam of a part sees; `None` if that would be too many to read."""
+        batch_size, num_beams = parents.shape
+        length = self.layers[0][0].shape[2]
+        if sum(self.widths) + num_beams > max(MASKED_TOKENS, length):
+            return None
+        device = parents.device
+        prompt = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device) if self.mask is None else self.mask
+        seen = [prompt[:, 0].expand(batch_size, num_beams, length)]
+        for width, ancestor in zip(self.widths, ancestors, strict=True):
+            seen.append(ancestor.unsqueeze(-1) == torch.arange(width, device=device))
+        seen.append(torch.eye(num_beams, dtype=torch.bool, device=device).expand(batch_size, -1, -1))
+        return torch.cat(seen, dim=-1).unsqueeze(1)
+
+    def _masked_attention(self, module, query, scaling):
+        """Of all beams to all tokens of their row: few operations, however many steps there were."""
+        layer = module.layer_idx
+        keys, values = (
+            torch.cat([tokens[layer][kind] for tokens in (self.layers, *self.steps, self.parts[-1][0])], dim=2)
+            for kind in (0, 1)
+        )
+        # Heads that share keys stand one below the other.
+        group = query.shape[1] // keys.shape[1]
+        if self.score_mask is None or getattr(module, "has_relative_attention_bias", False):
+            self.score_mask = self._score_mask(module, group, query.dtype)
+        rows = query.reshape(len(query), keys.shape[1], -1, query.shape[3])
+        attended = nn.functional.scaled_dot_product_attention(
+            rows, keys, values, attn_mask=self.score_mask, scale=scaling
+        )
+        return attended.view(query.shape).transpose(1, 2)
+
+    def _score_mask(self, module, group, dtype):
+        length, num_beams = self.layers[0][0].shape[2], self.seen.shape[2]
+        bias = self._bias(module, length + len(self.steps) + 1)
+        if bias is None:
+            bias = torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.seen.device)
+        else:
+            # The tokens of a step are all as far away.
+            counts = [1] * length + self.widths + [num_beams]
+            counts = torch.tensor(counts, device=bias.device)
+            bias = bias.to(dtype).repeat_interleave(counts, dim=-1, output_size=self.seen.shape[-1])
+        mask = bias.masked_fill(~self.seen, -torch.inf)
+        return mask.repeat(1, 1, group, 1) if group > 1 else mask
 
     def _cross_attention(self, query, key, value, scaling):
         attended = nn.functional.scaled_dot_product_attention(
