@@ -4,6 +4,8 @@ Retrieval quality on Amazon Beauty (2014, 5-core): a small Qwen2 retriever on se
 
     python benchmarks/beauty.py train --codes own --seed 0       # MiniLM -> RQ-VAE -> catalog -> Qwen2 -> test metrics
     python benchmarks/beauty.py train --codes letter --seed 0    # the same retriever on LETTER's published codes
+    python benchmarks/beauty.py train --codes das --seed 0       # on a DASModel's, after this has fitted it:
+    python benchmarks/item_tokenizers.py retrieve --only "DAS 3x256" --seeds 0
     python benchmarks/beauty.py fuse --codes letter --seed 0     # that run's lists and the neighbours', fused by rank
     python benchmarks/beauty.py baselines                        # popularity, random, neighbours of the last item
     python benchmarks/beauty.py table                            # the table of all committed results
@@ -51,6 +53,7 @@ from forge_hf.evaluation import (
 )
 from forge_hf.generation import rank_catalog
 from forge_hf.hub import describe_hardware, write_json
+from forge_hf.models import DASModel
 from forge_hf.semantic_ids import codebook_perplexity, codebook_utilization, collision_rate
 
 
@@ -106,6 +109,15 @@ def own_codes(embeddings: ItemEmbeddings, folder: Path, seed: int) -> tuple[np.n
     return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), seconds
 
 
+def das_codes(embeddings: ItemEmbeddings, folder: Path) -> tuple[np.ndarray, list[int], float]:
+    """As `own_codes`, of the `DASModel` that benchmarks/item_tokenizers.py has left in `folder`."""
+    if not (folder / "fit.json").exists():
+        raise SystemExit(f"{folder} has no fitted DASModel: the commands at the top of this file say how to make it.")
+    model = DASModel.from_pretrained(folder)
+    seconds = json.loads((folder / "fit.json").read_text())["fit_seconds"]
+    return model.encode(embeddings.to_tensor()).codes, list(model.config.codebook_sizes), seconds
+
+
 def run_name(args: argparse.Namespace) -> str:
     return f"beauty_{args.codes}_{args.epochs:g}epochs_seed{args.seed}"
 
@@ -125,9 +137,13 @@ def train(args: argparse.Namespace) -> None:
 
     # 1. Semantic IDs.
     facts = {}
-    if args.codes == "own":
-        codes, sizes, seconds = own_codes(embeddings, run / "rqvae", args.seed)
-        facts = {"rqvae_seconds": round(seconds)}
+    if args.codes != "letter":
+        if args.codes == "own":
+            codes, sizes, seconds = own_codes(embeddings, run / "rqvae", args.seed)
+        else:
+            folder = Path(args.runs, "item_tokenizers", "beauty", f"DAS-3x256_seed{args.seed}")
+            codes, sizes, seconds = das_codes(embeddings, folder)
+        facts = {f"{'rqvae' if args.codes == 'own' else args.codes}_seconds": round(seconds)}
         catalog = SemanticIdCatalog.from_codes(embeddings.item_ids, codes, codebook_sizes=sizes, on_collision="suffix")
     else:
         letter = json.loads((args.data / "beauty" / "letter_sids.json").read_text())
@@ -284,7 +300,12 @@ def table(args: argparse.Namespace) -> None:
     scores = json.loads(Path(args.results, "beauty_baselines.json").read_text())["test"]
     for name, metrics in scores.items():
         rows[name] = [metrics]
-    for codes, title in (("letter", "Qwen2 on LETTER's codes"), ("own", "Qwen2 on our RQ-VAE's codes")):
+    titles = {
+        "letter": "Qwen2 on LETTER's codes",
+        "own": "Qwen2 on our RQ-VAE's codes",
+        "das": "Qwen2 on our DASModel's codes",
+    }
+    for codes, title in titles.items():
         by_epochs = defaultdict(list)
         for path in sorted(Path(args.results).glob(f"beauty_{codes}_*epochs_seed*.json")):
             run = json.loads(path.read_text())
@@ -310,7 +331,7 @@ def seeds(runs: list) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["train", "fuse", "baselines", "table"])
-    parser.add_argument("--codes", choices=["own", "letter"], default="own")
+    parser.add_argument("--codes", choices=["own", "das", "letter"], default="own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--batch_size", type=int, default=32)
