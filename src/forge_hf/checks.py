@@ -20,6 +20,7 @@ __all__ = [
     "check_number",
     "check_type",
     "shorten",
+    "to_python",
 ]
 
 _LISTS = Sequence | np.ndarray | torch.Tensor
@@ -92,6 +93,13 @@ def check_histories(histories: Any, name: str = "histories") -> None:
             f"{', '.join(map(str, empty[:5]))}{', ...' if len(empty) > 5 else ''}. Leave them out, or recommend what "
             "is popular."
         )
+
+
+def to_python(value: Any) -> Any:
+    """The numbers of NumPy and torch, their arrays, and ranges, as numbers and lists; all else as it is."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    return list(value) if isinstance(value, range) else value
 
 
 def shorten(value: Any, length: int = 80) -> str:

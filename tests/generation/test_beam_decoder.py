@@ -14,6 +14,8 @@ from transformers import (
     BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     MT5Config,
@@ -92,6 +94,21 @@ def test_shared_equals_repeated(architecture, reads_all, make_model, make_prompt
             Gemma2Config(head_dim=8, layer_types=["full_attention"] * 2, attn_implementation="eager", **SMALL),
             False,
         ),
+        (
+            DeepseekV3ForCausalLM,  # caches latents, not keys and values
+            DeepseekV3Config(
+                kv_lora_rank=8,
+                q_lora_rank=8,
+                qk_rope_head_dim=4,
+                qk_nope_head_dim=4,
+                v_head_dim=8,
+                n_group=1,
+                topk_group=1,
+                first_k_dense_replace=2,
+                **SMALL | {"num_key_value_heads": 4},
+            ),
+            False,
+        ),
         (BloomForCausalLM, BloomConfig(vocab_size=19, hidden_size=32, n_layer=2, n_head=4), False),  # ALiBi
     ],
 )
@@ -110,6 +127,23 @@ def test_other_models_equal_generate(
     assert (decoders[0].shared is not None) == is_shared
     assert torch.equal(output.sequences, sequences)
     torch.testing.assert_close(output.scores, scores, atol=3e-4, rtol=0)
+
+
+def test_fused_attention_may_lay_out_its_result_as_it_likes(
+    architecture, make_model, make_prompts, make_table, monkeypatch
+):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    prompts = make_prompts(architecture, NUM_CODES)
+    expected = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def as_on_cuda(*inputs, **options):
+        return attend(*inputs, **options).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", as_on_cuda)
+    output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=8)
+    assert torch.equal(output.leaves, expected.leaves)
+    torch.testing.assert_close(output.scores, expected.scores, atol=1e-5, rtol=0)
 
 
 def test_a_model_without_attention_registry_falls_back(make_model, make_prompts, make_table, monkeypatch, decoders):

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 import itertools
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -441,3 +442,28 @@ def test_refuses_bad_input(make_model, make_prompts, make_table):
         model.get_output_embeddings().weight[0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         constrained_beam_search(model, **prompts, prefix_table=table, num_beams=2)
+
+
+def test_an_infinite_logit_of_any_token_is_refused(make_model, make_prompts, make_table):
+    model, table, prompts = make_model("qwen2", NUM_CODES), make_table(60, SIZES), make_prompts("qwen2", NUM_CODES)
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(len(head.weight)))
+    head.bias.data[0] = torch.inf  # of the pad token, which is never a candidate
+    for normalization in ("vocabulary", "level", "legal"):
+        if normalization != "vocabulary":  # these don't look at it
+            assert (
+                constrained_beam_search(model, **prompts, prefix_table=table, num_beams=4, normalization=normalization)
+                .scores.isfinite()
+                .all()
+            )
+            continue
+        with pytest.raises(ValueError, match="not finite"):
+            constrained_beam_search(model, **prompts, prefix_table=table, num_beams=4)
+
+
+def test_numbers_of_numpy_are_numbers(make_model, make_prompts, make_table):
+    model, table, prompts = make_model("qwen2", NUM_CODES), make_table(60, SIZES), make_prompts("qwen2", NUM_CODES)
+    expected = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=[3, 4, 5])
+    for num_beams in (np.array([3, 4, 5]), range(3, 6), (np.int64(3), 4, 5)):
+        output = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=num_beams)
+        assert torch.equal(output.leaves, expected.leaves)

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 import logging
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -217,3 +218,9 @@ def test_bad_input(recommend, catalog):
         recommend("10")
     with pytest.raises(TypeError, match="top_p"):
         recommend(catalog.item_ids[:2], top_p=0.5)
+
+
+def test_ids_of_numpy(recommend, catalog):
+    ids = [int(item) for item in catalog.item_ids]
+    expected = recommend(ids[3:6], top_k=4, exclude=ids[10:20])
+    assert recommend([np.int64(item) for item in ids[3:6]], top_k=4, exclude=np.array(ids[10:20])) == expected

@@ -1,6 +1,7 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 import time
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -442,3 +443,30 @@ class TestRefusals:
         table = PrefixTable.from_catalog(other, tokenizer)
         with pytest.raises(FingerprintMismatchError, match="`prefix_table`"):
             retrieve(model, tokenizer, catalog, HISTORIES, prefix_table=table)
+
+
+def test_what_items_come_in(model, tokenizer, catalog):
+    history, left_out = [["i3", "i7"]], ["i23", "i11", "i40", "i41", "i42"]
+
+    def ask(**options):
+        return retrieve(model, tokenizer, catalog, history, top_k=20, **options).item_ids
+
+    expected = ask(exclude=left_out)
+    for form in (tuple, np.array, iter, set, lambda items: (item for item in items)):
+        assert ask(exclude=form(left_out)) == expected
+        assert ask(exclude=form([left_out])) == expected if form in (tuple, iter) else True
+    rest = sorted(set(catalog.item_ids) - set(left_out))
+    assert ask(candidates=iter(rest)) == ask(candidates=np.array(rest)) == expected
+
+
+def test_numbers_of_numpy_are_numbers(model, tokenizer, catalog):
+    def ask(number, numbers):
+        return retrieve(
+            model, tokenizer, catalog, HISTORIES, top_k=number(5), num_beams=numbers([3, 4, 5]), batch_size=number(2),
+            temperature=1.0, seed=number(2),
+        )  # fmt: skip
+
+    expected = ask(int, list)
+    assert ask(np.int64, np.array) == ask(np.int32, lambda values: range(3, 6)) == expected
+    one = retrieve(model, tokenizer, catalog, HISTORIES, num_beams=30)
+    assert retrieve(model, tokenizer, catalog, HISTORIES, num_beams=np.int64(30)) == one

@@ -6,7 +6,7 @@ import torch
 
 from forge_hf.errors import FingerprintMismatchError
 from forge_hf.evaluation import invalid_rate
-from forge_hf.generation import retrieve_unconstrained
+from forge_hf.generation import PrefixTable, retrieve_unconstrained, unconstrained
 from forge_hf.semantic_ids import SemanticIdCatalog
 from forge_hf.tokenization import HistoryEncoder, SemanticIdTokenizer
 
@@ -119,3 +119,36 @@ def test_refusals(model, tokenizer, catalog):
     model.config.semantic_id_fingerprint = "another"
     with pytest.raises(FingerprintMismatchError):
         retrieve_unconstrained(model, tokenizer, catalog, HISTORIES)
+
+
+def test_a_table_of_some_items(model, tokenizer, catalog):
+    """As a catalog of these items alone would do it, but for the rows of the catalog."""
+    rows = [1, 4, 5, 8, 12, 13, 19]
+    table = PrefixTable.from_catalog(catalog, tokenizer).restrict(torch.tensor(rows))
+    for fallback in (None, "prefix"):
+        result = retrieve_unconstrained(
+            model, tokenizer, catalog, HISTORIES, num_beams=25, fallback=fallback, prefix_table=table
+        )
+        for codes, valid, item_ids in zip(result.semantic_ids, result.valid, result.item_ids, strict=True):
+            named = [
+                [row for row in rows if catalog.layout.to_text(catalog.codes[row : row + 1])[0] == text]
+                for text in codes
+            ]
+            assert valid == [len(found) > 0 for found in named]
+            expected = list(named)
+            listed = {row for found in named for row in found}
+            for place, text in enumerate(codes if fallback else ()):
+                written = catalog.layout.from_text([text])[0].tolist()
+                for depth in (2, 1) if not named[place] else ():
+                    shared = [row for row in rows if catalog.codes[row, :depth].tolist() == written[:depth]]
+                    if shared:
+                        expected[place] = [row for row in shared if row not in listed][:1]
+                        listed.update(expected[place])
+                        break
+            assert item_ids == [catalog.item_ids[row] for found in expected for row in found]
+
+
+def test_batches_are_as_small_as_they_must_be(model, tokenizer, catalog, monkeypatch):
+    expected = retrieve_unconstrained(model, tokenizer, catalog, HISTORIES, num_beams=10)
+    monkeypatch.setattr(unconstrained, "CONTINUATIONS", 1)
+    assert retrieve_unconstrained(model, tokenizer, catalog, HISTORIES, num_beams=10).item_ids == expected.item_ids

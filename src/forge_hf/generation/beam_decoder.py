@@ -27,11 +27,11 @@ class BeamDecoder:
     The prompt is always read on `batch_size` rows. Afterwards there are two ways to hold the beams:
 
     - Side by side: the beams of a row are neighbours on the sequence axis of one row, and share its prompt
-      ([`SharedPrompt`]). Nothing is ever repeated or reordered. This takes an ordinary growing cache in every layer
+      ([`SharedPrompt`]). No cache is ever repeated or reordered. This takes an ordinary growing cache in every layer
       (no sliding windows, no recurrent states), and attention that goes through the registry of transformers: the
       decoder-only models that say so (`_supports_attention_backend`) and, for their cross-attention and relative
       positions, the T5 family.
-    - Repeated: a cache row a beam, reordered as beams die. For all others.
+    - Repeated: a cache row a beam, reordered as beams die. For all others that keep a cache of `past_key_values`.
 
     Either way the model isn't run itself but as a [`ModelView`], which ends before the output head. A model that goes
     on after its head (soft caps, a scale or a bias of the logits) is run to its end, and one that can't be viewed is
@@ -271,6 +271,11 @@ class _Tap(nn.Module):
         self.head = head
         self.vocab_size = vocab_size
         self.is_open = False
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Of the head: some models bring their states to its type."""
+        return self.head.weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.is_open:

@@ -3,12 +3,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 
 import torch
 from torch import nn
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateBeamEncoderDecoderOutput
 
-from ..checks import check_integers, check_number, check_type, shorten
+from ..checks import check_integer, check_integers, check_number, check_type, shorten, to_python
 from .beam_decoder import BeamDecoder
 from .candidates import ExcludedPrefixes, GumbelSampler, top_k_in_order
 from .code_head import NORMALIZATIONS
@@ -21,6 +22,8 @@ __all__ = ["BeamSearchOutput", "constrained_beam_search", "score_catalog", "sema
 CATALOG_ROWS = 1 << 14
 # More are refused, unless there are as many semantic IDs.
 MAX_BEAMS = 1 << 16
+# Log-probabilities are divided by temperatures: by less they could overflow.
+MIN_TEMPERATURE = 1e-20
 
 
 @dataclass
@@ -119,7 +122,36 @@ def constrained_beam_search(
 
     ```
     """
+    check_type("model", model, nn.Module)
+    check_type("prefix_table", prefix_table, PrefixTable)
+    _check_vocabulary(model, prefix_table)
+    return search_tree(
+        model,
+        input_ids,
+        attention_mask,
+        prefix_table,
+        num_beams,
+        excluded_leaves,
+        normalization,
+        temperature,
+        generator,
+    )
+
+
+def search_tree(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    prefix_table: PrefixTable,
+    num_beams: int | Sequence[int],
+    excluded_leaves: torch.Tensor | None = None,
+    normalization: str = "vocabulary",
+    temperature: float | Sequence[float | None] | None = None,
+    generator: torch.Generator | None = None,
+) -> BeamSearchOutput:
+    """[`constrained_beam_search`] for whatever has the methods of a [`PrefixTable`] that a search asks."""
     check_type("input_ids", input_ids, torch.Tensor)
+    check_type("attention_mask", attention_mask, torch.Tensor, NoneType)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     if input_ids.ndim != 2 or 0 in input_ids.shape or attention_mask.shape != input_ids.shape:
@@ -135,11 +167,7 @@ def constrained_beam_search(
         start = torch.full_like(input_ids[:, :1], _decoder_start_token_id(model))
         decoder = BeamDecoder(model, start, attention_mask, encoder_outputs.last_hidden_state)
     else:
-        if not attention_mask[:, -1].all():
-            raise ValueError(
-                "`input_ids` of a decoder-only model must be padded on the left: `attention_mask` ends in 0 in "
-                f"{int((attention_mask[:, -1] == 0).sum())} rows."
-            )
+        _check_padding(attention_mask)
         decoder = BeamDecoder(model, input_ids, attention_mask)
     return _search(decoder, prefix_table, plan)
 
@@ -183,6 +211,8 @@ def score_catalog(
     ```
     """
     check_type("input_ids", input_ids, torch.Tensor)
+    check_type("attention_mask", attention_mask, torch.Tensor, NoneType)
+    check_type("prefix_table", prefix_table, PrefixTable)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     size = max(1, CATALOG_ROWS // prefix_table.num_nodes(prefix_table.num_levels - 1))
@@ -261,12 +291,21 @@ def semantic_id_beam_search(
     """
     if prefix_table is None:
         raise ValueError("`prefix_table` is missing: call `model.generate(..., prefix_table=PrefixTable(...))`.")
+    check_type("prefix_table", prefix_table, PrefixTable)
+    if num_return_sequences is not None:
+        check_integer("num_return_sequences", num_return_sequences)
+    if 0 in input_ids.shape:
+        raise ValueError(
+            f"`input_ids` must not be empty, got the shape {tuple(input_ids.shape)}: a search can't begin from "
+            "`inputs_embeds`."
+        )
     # `generate` repeats rows for numbers in its config, but not for arguments that it hands on to this function.
     repeats = max(generation_config.num_beams, generation_config.num_return_sequences)
     num_return = num_return_sequences or generation_config.num_return_sequences
     num_beams = max(generation_config.num_beams, num_return) if num_beams is None else num_beams
     input_ids = input_ids[::repeats]
     prefix_table = prefix_table.to(input_ids.device)
+    _check_vocabulary(model, prefix_table)
     plan = _Plan.of(prefix_table, len(input_ids), num_beams, excluded_leaves, normalization, temperature, generator)
     if plan.widths[-1] < num_return:
         raise ValueError(f"`num_return_sequences` is {num_return}, but `num_beams` is {num_beams}.")
@@ -280,6 +319,7 @@ def semantic_id_beam_search(
     else:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        _check_padding(attention_mask)
         decoder, output_class = BeamDecoder(model, input_ids, attention_mask), GenerateBeamDecoderOnlyOutput
     result = _search(decoder, prefix_table, plan)
 
@@ -309,6 +349,7 @@ class _Plan:
         widths = beam_widths(num_beams, table)
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` must be one of {NORMALIZATIONS}, got {normalization!r}.")
+        temperature = to_python(temperature)
         temperatures = list(temperature) if isinstance(temperature, Sequence) else [temperature] * levels
         if len(temperatures) != levels or isinstance(temperature, str):
             raise ValueError(
@@ -317,6 +358,10 @@ class _Plan:
         for value in temperatures:
             if value is not None:
                 check_number("temperature", value, 0)
+                if 0 < value < MIN_TEMPERATURE:
+                    raise ValueError(f"`temperature` must be 0, or at least {MIN_TEMPERATURE:g}, got {value}.")
+        check_type("generator", generator, torch.Generator, NoneType)
+        check_type("excluded_leaves", excluded_leaves, torch.Tensor, NoneType)
         excluded = None
         if excluded_leaves is not None and len(excluded_leaves):
             excluded = ExcludedPrefixes(table, batch_size, excluded_leaves)
@@ -325,9 +370,9 @@ class _Plan:
 
 def beam_widths(num_beams: int | Sequence[int], table: PrefixTable) -> list[int]:
     """The number of beams of each level."""
-    levels = table.num_levels
+    levels, num_beams = table.num_levels, to_python(num_beams)
+    check_integers("num_beams", num_beams if isinstance(num_beams, Sequence) else [num_beams])
     widths = list(num_beams) if isinstance(num_beams, Sequence) else [num_beams] * levels
-    check_integers("num_beams", widths)
     if len(widths) != levels:
         raise ValueError(f"`num_beams` must be an integer, or one for each of {levels} levels, got {num_beams}.")
     if max(widths) > max(MAX_BEAMS, table.num_leaves):
@@ -401,6 +446,25 @@ def _children(table: PrefixTable, depth: int, nodes: torch.Tensor) -> tuple[torc
     parent = torch.arange(len(nodes), device=nodes.device).repeat_interleave(degrees)
     shift = start - (degrees.cumsum(0) - degrees)
     return parent, torch.arange(len(parent), device=nodes.device) + shift[parent]
+
+
+def _check_vocabulary(model: nn.Module, table: PrefixTable) -> None:
+    """Refuses a table whose tokens the model's output head doesn't have."""
+    last = int(table.token_ids.max())
+    vocab_size = len(getattr(model.get_output_embeddings(), "weight", ()))
+    if 0 < vocab_size <= last:
+        raise ValueError(
+            f"`prefix_table` has tokens up to number {last}, but the model's vocabulary has only {vocab_size}. Resize "
+            "the model's embeddings to the tokenizer with the semantic IDs."
+        )
+
+
+def _check_padding(attention_mask: torch.Tensor) -> None:
+    if not attention_mask[:, -1].all():
+        raise ValueError(
+            "`input_ids` of a decoder-only model must be padded on the left: `attention_mask` ends in 0 in "
+            f"{int((attention_mask[:, -1] == 0).sum())} rows."
+        )
 
 
 def _decoder_start_token_id(model: nn.Module) -> int:

@@ -28,7 +28,7 @@ class ExcludedPrefixes:
 
     def __init__(self, table: PrefixTable, batch_size: int, pairs: torch.Tensor):
         pairs = torch.as_tensor(pairs).to(table.device)
-        if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point() or pairs.dtype == torch.bool:
             raise ValueError(
                 "`excluded_leaves` must be pairs of a row and a leaf, integers of the shape (num_pairs, 2), got "
                 f"{pairs.dtype} of the shape {tuple(pairs.shape)}."

@@ -69,7 +69,7 @@ class CodeHead:
             # So few that the whole is one block: of a few rows nothing is spared by making less.
             logits = _product(hidden, weight) if bias is None else _product(hidden, weight) + bias
             logits = logits.float()
-            return logits[rows, tokens] - logits.logsumexp(dim=-1)[rows]
+            return logits[rows, tokens] - _finite(logits.logsumexp(dim=-1))[rows]
         logits = self._logits(hidden, rows, tokens, level_tokens)
         if normalization == "legal":
             normalizer = segment_logsumexp(logits, rows, len(hidden))
@@ -77,7 +77,7 @@ class CodeHead:
             normalizer = _logsumexp(hidden, _take(weight, level_tokens), None if bias is None else bias[level_tokens])
         else:
             normalizer = _logsumexp(hidden, weight, bias)
-        return logits - normalizer[rows]
+        return logits - _finite(normalizer)[rows]
 
     def _logits(self, hidden, rows, tokens, level_tokens):
         weight, bias = self.head.weight, self.head.bias
@@ -109,7 +109,7 @@ class CodeHead:
                 normalizer = segment_logsumexp(chosen, block_rows, len(logits))
             else:
                 normalizer = (logits[:, level_tokens] if normalization == "level" else logits).logsumexp(dim=-1)
-            parts.append(chosen - normalizer[block_rows])
+            parts.append(chosen - _finite(normalizer)[block_rows])
         return torch.cat(parts)
 
 
@@ -117,6 +117,11 @@ def segment_logsumexp(values: torch.Tensor, rows: torch.Tensor, num_rows: int) -
     """`logsumexp` of the values of each row, of shape `(num_rows,)`; -inf for a row without any."""
     top = values.new_full((num_rows,), torch.finfo(values.dtype).min).scatter_reduce_(0, rows, values, "amax")
     return torch.zeros_like(top).scatter_add_(0, rows, (values - top[rows]).exp_()).log_() + top
+
+
+def _finite(normalizer: torch.Tensor) -> torch.Tensor:
+    """NaN where some logit is infinite: else every other token would merely have a probability of 0."""
+    return normalizer.masked_fill(normalizer == torch.inf, torch.nan)
 
 
 def _product(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

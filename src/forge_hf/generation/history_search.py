@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..checks import check_integer, check_integers
+from ..checks import check_integer, check_integers, to_python
 from ..semantic_ids import SemanticIdCatalog
 from .beam_search import BeamSearchOutput, constrained_beam_search
 from .catalog_tables import table_of
@@ -168,7 +168,8 @@ class HistorySearch:
         Ranks a table's items, `max_width` of them at most, for some histories, given by number. Leaves that are
         `excluded` for a history are no part of its search.
         """
-        _check_num_beams(num_beams)
+        num_beams = to_python(num_beams)
+        check_integers("num_beams", num_beams if isinstance(num_beams, Sequence) else [num_beams])
 
         def search(batch, input_ids, attention_mask) -> CatalogRanking:
             leaves = None if excluded is None else excluded.of_batch(batch, len(self.prompts)).to(input_ids.device)
@@ -200,7 +201,7 @@ class HistorySearch:
             return (), []
         # Histories of similar length together: little padding. The longest go first, so that memory runs out at once.
         lengths = torch.tensor([len(self.prompts[history]) for history in histories.tolist()])
-        order = lengths.argsort(descending=True, stable=True).split(batch_size)
+        order = lengths.argsort(descending=True, stable=True).split(int(batch_size))
         with eval_mode(self.model):
             progress = tqdm(order, desc="Retrieving", unit="batch", disable=not show_progress)
             return order, [function(batch, *self._inputs(batch)) for batch in map(histories.__getitem__, progress)]
@@ -218,10 +219,6 @@ def pad_prompts(
     masks = [torch.ones_like(prompt) for prompt in prompts]
     attention_mask = pad_sequence(masks, batch_first=True, padding_side=side)
     return input_ids.to(model.device), attention_mask.to(model.device)
-
-
-def _check_num_beams(num_beams: int | Sequence[int]) -> None:
-    check_integers("num_beams", num_beams if isinstance(num_beams, Sequence) else [num_beams])
 
 
 def _items(table: PrefixTable, output: BeamSearchOutput, max_width: int) -> CatalogRanking:

@@ -61,6 +61,8 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
     def __init__(self, table: PrefixTable, prompt_length: int, eos_token_id: int | None = None, inplace: bool = False):
         check_type("table", table, PrefixTable)
         check_integer("prompt_length", prompt_length, 0)
+        if eos_token_id is not None:
+            check_integer("eos_token_id", eos_token_id, 0)
         self.table = table
         self.prompt_length = prompt_length
         self.eos_token_id = eos_token_id
@@ -68,6 +70,11 @@ class SemanticIdLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         table, depth = self.table, input_ids.shape[-1] - self.prompt_length
+        if scores.shape[-1] < table.step_lookup.num_tokens:
+            raise ValueError(
+                f"`scores` are of {scores.shape[-1]} tokens, but the prefix table's go up to number "
+                f"{table.step_lookup.num_tokens - 1}: the model's vocabulary isn't the tokenizer's. Resize it."
+            )
         if depth < 0:
             raise ValueError(
                 f"`prompt_length` is {self.prompt_length}, but the input has only {input_ids.shape[-1]} tokens. Give "

@@ -4,7 +4,9 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from tempfile import TemporaryDirectory
+from types import NoneType
 from typing import Any
 
 from huggingface_hub import CommitInfo
@@ -12,7 +14,7 @@ from torch import nn
 from transformers import AutoTokenizer, Pipeline, PreTrainedConfig
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from ..checks import shorten
+from ..checks import check_integer, shorten
 from ..errors import InvalidSequencesError, UnknownItemError
 from ..hub import push_folder, write_folder
 from ..semantic_ids import SemanticIdCatalog
@@ -171,7 +173,7 @@ class GenerativeRetrievalPipeline(Pipeline):
         Raises:
             As [`retrieve`].
         """
-        if isinstance(inputs, str | int):
+        if isinstance(inputs, str | Integral):
             raise InvalidSequencesError(f"`inputs` must be a list of item ids, got the single id {shorten(inputs)}.")
         if isinstance(inputs, Mapping) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")):
             raise InvalidSequencesError(
@@ -181,7 +183,7 @@ class GenerativeRetrievalPipeline(Pipeline):
             inputs = list(inputs)
             if len(inputs) == 0:
                 raise InvalidSequencesError("`inputs` is an empty history. Recommend what is popular instead.")
-            if all(isinstance(item, str | int) for item in inputs):
+            if all(isinstance(item, str | Integral) for item in inputs):
                 if "user_ids" in kwargs:
                     kwargs["user_ids"] = [kwargs["user_ids"]]
                 return super().__call__([inputs], **kwargs)[0]
@@ -204,9 +206,10 @@ class GenerativeRetrievalPipeline(Pipeline):
             chunks = [inputs]
         elif "user_ids" in forward_params:
             raise ValueError("`user_ids` can't be given for an iterator or a Dataset; give lists.")
-        elif not all(isinstance(item, str | int) for item in forward_params.get("exclude") or ()):
+        elif not all(isinstance(item, str | Integral) for item in forward_params.get("exclude") or ()):
             raise ValueError("`exclude` can't hold a list for each history of an iterator or a Dataset; give lists.")
         else:
+            check_integer("batch_size", batch_size)
             chunks = _chunks(inputs, batch_size)
         for chunk in chunks:
             histories = self.preprocess(chunk, **preprocess_params)
@@ -228,11 +231,12 @@ class GenerativeRetrievalPipeline(Pipeline):
         to_catalog_id = _as_int if isinstance(self.catalog.item_ids_at([0])[0], int) else str
         if not isinstance(items, Iterable):
             raise UnknownItemError(f"Item ids must be `str` or `int`, got {shorten(items)}.")
-        return [to_catalog_id(item) if isinstance(item, str | int) else self._catalog_ids(item) for item in items]
+        return [to_catalog_id(item) if isinstance(item, str | Integral) else self._catalog_ids(item) for item in items]
 
     def _forward(self, model_inputs: dict[str, Any], **parameters) -> dict[str, RetrievalResult]:
         for name in ITEM_PARAMETERS:
-            if parameters.get(name) is not None:
+            # A single id is left to `retrieve` to refuse.
+            if not isinstance(parameters.get(name), NoneType | str | Integral):
                 parameters[name] = self._catalog_ids(parameters[name])
         result = retrieve(
             self.model,
@@ -346,9 +350,9 @@ def _find_catalog(model: nn.Module) -> SemanticIdCatalog:
         ) from error
 
 
-def _as_int(item: str | int) -> int:
-    if isinstance(item, int):
-        return item
+def _as_int(item: str | Integral) -> int:
+    if isinstance(item, Integral):
+        return int(item)
     try:
         number = int(item)
     except ValueError:

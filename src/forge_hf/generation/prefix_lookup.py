@@ -49,8 +49,8 @@ class PrefixLookup:
         self._packed_until = list(
             accumulate((depth if size else 0 for depth, size in enumerate([0, *self._packed_sizes])), max)
         )
-        self._num_tokens = int(parts.token_ids.max()) + 1
-        self._least, self._most = self._scalar(-1), self._scalar(self._num_tokens)
+        self.num_tokens = int(parts.token_ids.max()) + 1
+        self._least, self._most = self._scalar(-1), self._scalar(self.num_tokens)
         self._zero = self._native(torch.zeros(1, dtype=torch.int64, device=self._device))
         self._cache: dict[tuple, Any] = {}  # what is made when first used
 
@@ -155,7 +155,7 @@ class PrefixLookup:
     def _code_of_token(self, level: int) -> Array:
         """Code of each token in one level, -1 where it is none."""
         if ("codes", level) not in self._cache:
-            codes = self._native(torch.full((self._num_tokens + 2,), -1, device=self._device))
+            codes = self._native(torch.full((self.num_tokens + 2,), -1, device=self._device))
             codes[self._tokens[level]] = self._native(torch.arange(self._sizes[level], device=self._device))
             self._cache["codes", level] = codes
         return self._cache["codes", level]
@@ -173,7 +173,7 @@ class PrefixLookup:
                 span *= self._sizes[level]
             dtype = torch.int64 if span <= _MAX_SPAN else self.to_torch(self._names[depth - 1]).dtype
             shares = torch.cat([share.where(share >= 0, -span).to(dtype) for share in shares[::-1]])
-            offsets = torch.arange(depth, device=self._device) * (self._num_tokens + 2)
+            offsets = torch.arange(depth, device=self._device) * (self.num_tokens + 2)
             self._cache["shares", depth] = self._native(shares), self._native(offsets)
         return self._cache["shares", depth]
 

@@ -88,11 +88,13 @@ class PrefixTable:
     def __init__(self, codes: torch.Tensor, codebook_sizes: Sequence[int], token_ids: torch.Tensor | None = None):
         check_type("codes", codes, torch.Tensor, np.ndarray)
         codes = torch.as_tensor(codes)
+        if codes.dtype in (torch.uint16, torch.uint32, torch.uint64):  # of which torch can't tell the least
+            codes = codes.to(torch.int64)
         codebook_sizes = _as_sizes(codebook_sizes)
         _validate(codes, codebook_sizes)
         num_codes = sum(codebook_sizes)
         token_ids = torch.arange(num_codes) if token_ids is None else torch.as_tensor(token_ids)
-        if token_ids.is_floating_point():
+        if token_ids.is_floating_point() or token_ids.dtype == torch.bool:
             raise ValueError(f"`token_ids` must be integers, got {token_ids.dtype}.")
         token_ids = token_ids.to(torch.int64)
         if token_ids.shape != (num_codes,):
@@ -300,8 +302,9 @@ class PrefixTable:
             `ValueError`: `rows` are none, or not all in the table.
         """
         rows = torch.as_tensor(rows, device=self.device)
-        if rows.is_floating_point() and len(rows):
-            raise ValueError(f"`rows` must be integers, got {rows.dtype}.")
+        if (rows.is_floating_point() and len(rows)) or rows.dtype == torch.bool:
+            hint = " Of a mask, give `mask.nonzero()[:, 0]`." if rows.dtype == torch.bool else ""
+            raise ValueError(f"`rows` must be integers, got {rows.dtype}.{hint}")
         rows = rows.long().unique()
         if len(rows) == 0 or rows[0] < 0 or rows[-1] >= self._parts.num_rows:
             given = f"{len(rows)} from {int(rows[0])} to {int(rows[-1])}" if len(rows) else "none"

@@ -1,16 +1,17 @@
 # Copyright 2026 The forge_hf authors. Licensed under the Apache License, Version 2.0.
 """From users' histories to ranked items of a catalog."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..checks import check_integer, check_number, check_type, shorten
+from ..checks import check_integer, check_number, check_type, shorten, to_python
 from ..errors import FingerprintMismatchError, InvalidSequencesError, UnsatisfiableRequestError
 from ..semantic_ids import SemanticIdCatalog
 from ..tokenization import HistoryEncoder, PromptEncoder
@@ -171,9 +172,11 @@ def retrieve(
     check_number("unseen_fraction", unseen_fraction, 0, 1)
     if seed is not None:
         check_integer("seed", seed, -(2**63), 2**64 - 1)
-    for name, items in (("exclude", exclude), ("candidates", candidates), ("unseen_items", unseen_items)):
-        if isinstance(items, str | int | float):
-            raise ValueError(f"`{name}` must be a list of item ids, got {shorten(items)}.")
+    check_integer("batch_size", batch_size)
+    top_k, batch_size, seed = to_python(top_k), to_python(batch_size), to_python(seed)
+    num_beams, temperature = to_python(num_beams), to_python(temperature)
+    exclude = _as_list("exclude", exclude)
+    candidates, unseen_items = _as_list("candidates", candidates), _as_list("unseen_items", unseen_items)
     if unseen_fraction > 0 and unseen_items is None:
         raise ValueError("`unseen_fraction` is given, but no `unseen_items`: name the items that it is about.")
     if num_beams is None:
@@ -213,7 +216,7 @@ def retrieve(
         table = _table_without_suffix(search, catalog, unseen)
         options["normalization"] = "legal"
         for name in ("num_beams", "temperature"):
-            if isinstance(options[name], list | tuple):  # one for each level
+            if isinstance(options[name], Sequence) and not isinstance(options[name], str):  # one for each level
                 options[name] = options[name][: table.num_levels]
         taken = places >= num_seen.unsqueeze(-1)
         numbers, scores[taken] = _fill(search, table, num_unseen, excluded_unseen, options)
@@ -435,13 +438,28 @@ def _pairs(catalog: SemanticIdCatalog, lists: Sequence[Sequence]) -> Excluded:
     return Excluded(pairs // len(catalog), pairs % len(catalog))
 
 
+def _as_list(name: str, items: Any) -> list | None:
+    items = to_python(items)
+    if items is None:
+        return None
+    if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+        raise ValueError(f"`{name}` must be a list of item ids, got {shorten(items)}.")
+    return list(items)
+
+
 def _lists_to_exclude(
-    histories: Sequence[Sequence], exclude_history: bool, exclude: Sequence | None
+    histories: Sequence[Sequence], exclude_history: bool, exclude: list | None
 ) -> tuple[list[list], list]:
     """Item ids that each history leaves out, and those that all do."""
     lists = [list(history) if exclude_history else [] for history in histories]
-    if exclude is None or all(isinstance(entry, str | int) for entry in exclude):
-        return lists, list(exclude or [])
+    if exclude is None or all(isinstance(entry, str | Integral) for entry in exclude):
+        return lists, exclude or []
+    for place, entry in enumerate(exclude):
+        if isinstance(entry, str) or not isinstance(entry, Iterable):
+            raise InvalidSequencesError(
+                "`exclude` must hold item ids alone, or a list of them for each of the `histories`, got "
+                f"{shorten(entry)} at place {place}."
+            )
     if len(exclude) != len(histories):
         raise InvalidSequencesError(
             f"`exclude` must hold item ids, or a list of them for each of the {len(histories)} `histories`, got "

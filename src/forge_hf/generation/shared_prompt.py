@@ -11,8 +11,7 @@ from transformers import AttentionInterface
 __all__ = ["ATTENTION_NAME", "SharedPrompt", "UnsupportedAttentionError"]
 
 ATTENTION_NAME = "forge_hf_shared_prompt"
-# So many earlier tokens of the beams, or as many as the prompt has if that is more, are read by all beams, behind a
-# mask; of more, each beam reads its own.
+# So many tokens of a row's beams are read by all of them, behind a mask; of more, each beam reads its own.
 MASKED_TOKENS = 64
 
 
@@ -27,7 +26,8 @@ class SharedPrompt:
     The beams of a row are neighbours on the sequence axis, `(batch_size, num_beams)` tokens a step, of which the model
     may read a part after the other: [`begin`] goes before each part and [`end`] after the last. A beam sees its row's
     prompt and its own ancestors, in one of two ways that give the same: of few beams, all read the prompt and all
-    tokens of the row, behind a mask; of many, each picks out its ancestors by number, and the prompt isn't moved.
+    tokens of the row, behind a mask, for which a layer's keys and values are joined while it is read; of many, each
+    picks out its ancestors by number, and the prompt isn't moved.
 
     Args:
         layers (sequence of `(keys, values)`, of shape `(batch_size, num_key_value_heads, prompt_length, head_dim)`):
@@ -91,6 +91,9 @@ class SharedPrompt:
             return self._cross_attention(query, key, value, scaling)
         if layer in self.parts[-1][0] or key.shape[2] != query.shape[2]:
             raise UnsupportedAttentionError
+        for states, prompt in zip((key, value), self.layers[layer], strict=True):
+            if states.shape[1] != prompt.shape[1] or states.shape[3] != prompt.shape[3]:
+                raise UnsupportedAttentionError  # what is cached isn't what is attended to, as in DeepSeek-V3
         return self._self_attention(module, query, key, value, scaling)
 
     def _self_attention(self, module, query, key, value, scaling):
@@ -118,7 +121,7 @@ class SharedPrompt:
         """Which tokens each beam of a part sees; `None` if that would be too many to read."""
         batch_size, num_beams = parents.shape
         length = self.layers[0][0].shape[2]
-        if sum(self.widths) + num_beams > max(MASKED_TOKENS, length):
+        if sum(self.widths) + num_beams > MASKED_TOKENS:
             return None
         device = parents.device
         prompt = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device) if self.mask is None else self.mask
@@ -143,7 +146,7 @@ class SharedPrompt:
         attended = nn.functional.scaled_dot_product_attention(
             rows, keys, values, attn_mask=self.score_mask, scale=scaling
         )
-        return attended.view(query.shape).transpose(1, 2)
+        return attended.reshape(query.shape).transpose(1, 2)
 
     def _score_mask(self, module, group, dtype):
         length, num_beams = self.layers[0][0].shape[2], self.seen.shape[2]

@@ -11,12 +11,15 @@ from transformers import PreTrainedTokenizerBase
 
 from ..checks import check_integer
 from ..semantic_ids import SemanticIdCatalog
-from .beam_search import constrained_beam_search
+from .beam_search import search_tree
 from .prefix_table import PrefixTable
 from .retrieval import open_search
 
 
 __all__ = ["UnconstrainedResult", "retrieve_unconstrained"]
+
+# Continuations that are scored at once: a beam has those of a whole codebook.
+CONTINUATIONS = 1 << 22
 
 
 @dataclass
@@ -104,13 +107,15 @@ def retrieve_unconstrained(
     search = open_search(model, tokenizer, catalog, histories, user_ids, max_history, prefix_table)
     token_ids = search.token_ids
     every_code = _EveryCode(catalog.layout.codebook_sizes, token_ids.to(model.device))
-    num_beams = min(num_beams, every_code.num_leaves)
+    num_beams = min(int(num_beams), every_code.num_leaves)
+    check_integer("batch_size", batch_size)
+    at_once = max(1, CONTINUATIONS // (num_beams * max(catalog.layout.codebook_sizes)))
 
     def generate(batch, input_ids, attention_mask):
-        output = constrained_beam_search(model, input_ids, attention_mask, every_code, num_beams)
+        output = search_tree(model, input_ids, attention_mask, every_code, num_beams)
         return output.leaves.cpu(), output.scores.cpu()
 
-    order, parts = search.map(generate, torch.arange(len(histories)), batch_size, show_progress)
+    order, parts = search.map(generate, torch.arange(len(histories)), min(batch_size, at_once), show_progress)
     leaves = torch.empty(len(histories), num_beams, dtype=torch.int64)
     scores = torch.empty(len(histories), num_beams)
     for places, part in zip(order, parts, strict=True):
@@ -120,7 +125,7 @@ def retrieve_unconstrained(
     nodes = _prefix_nodes(search.table, token_ids[catalog.layout.to_index(codes)])
     valid = (nodes[:, -1] >= 0).view(-1, num_beams)
     texts = catalog.layout.to_text(codes) if len(codes) else []
-    lists = _lists(catalog, search.table, token_ids, nodes.unflatten(0, (len(histories), num_beams)), fallback)
+    lists = _lists(search.table, nodes.unflatten(0, (len(histories), num_beams)), fallback)
     return UnconstrainedResult(
         semantic_ids=[texts[start : start + num_beams] for start in range(0, len(texts), num_beams)],
         scores=scores.tolist(),
@@ -135,39 +140,35 @@ def _prefix_nodes(table: PrefixTable, tokens: torch.Tensor) -> torch.Tensor:
     return torch.stack([table.lookup(tokens[:, : level + 1]) for level in range(table.num_levels)], dim=-1).cpu()
 
 
-def _lists(
-    catalog: SemanticIdCatalog,
-    table: PrefixTable,
-    token_ids: torch.Tensor,
-    nodes: torch.Tensor,
-    fallback: str | None,
-) -> list[list[int]]:
+def _lists(table: PrefixTable, nodes: torch.Tensor, fallback: str | None) -> list[list[int]]:
     """
     Rows of the catalog for what was generated, given by the `nodes` of its prefixes, of shape
     `(num_histories, num_beams, num_levels)`.
     """
-    node_of_item = _prefix_nodes(table, token_ids[catalog.layout.to_index(catalog.codes)])
-    # The items of a node, in the catalog's order: a slice of `order`, from one of `starts` to the next.
-    order = node_of_item.argsort(dim=0, stable=True)
-    starts = [torch.bincount(column).cumsum(0).tolist() for column in node_of_item.unbind(-1)]
-
-    def items(level: int, node: int) -> torch.Tensor:
-        return order[starts[level][node - 1] if node else 0 : starts[level][node], level]
-
+    leaves = nodes[..., -1]
+    rows, counts = table.items(leaves.flatten().to(table.device))
+    named = iter(rows.cpu().split(counts.tolist()))
     lists = []
-    last = table.num_levels - 1
     for generated in nodes.tolist():
-        named = [items(last, path[last]).tolist() if path[last] >= 0 else None for path in generated]
-        listed = {row for rows in named if rows is not None for row in rows}
+        found = [next(named).tolist() for _ in generated]
+        listed = {row for rows in found for row in rows}
         for place, path in enumerate(generated):
-            if named[place] is not None:
-                continue
             depth = sum(node >= 0 for node in path)
-            shared = items(depth - 1, path[depth - 1]).tolist() if fallback and depth else []
-            named[place] = [row for row in shared if row not in listed][:1]
-            listed.update(named[place])
-        lists.append([row for rows in named for row in rows])
+            if fallback is None or not 0 < depth < table.num_levels:
+                continue
+            shared = _items_below(table, depth, path[depth - 1])
+            found[place] = [row for row in shared.tolist() if row not in listed][:1]
+            listed.update(found[place])
+        lists.append([row for rows in found for row in rows])
     return lists
+
+
+def _items_below(table: PrefixTable, depth: int, node: int) -> torch.Tensor:
+    """Rows of all items with a prefix, in the catalog's order."""
+    first = last = torch.tensor([node], device=table.device)
+    for level in range(depth, table.num_levels):
+        first, last = table.child_range(level, first)[0], table.child_range(level, last)[1] - 1
+    return table.items(torch.arange(int(first), int(last) + 1, device=table.device))[0].sort().values
 
 
 class _EveryCode:
