@@ -461,6 +461,15 @@ def test_an_infinite_logit_of_any_token_is_refused(make_model, make_prompts, mak
             constrained_beam_search(model, **prompts, prefix_table=table, num_beams=4)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_virtual_tokens_are_refused(architecture, make_model, make_prompts, make_table):
+    model, table = make_model(architecture, NUM_CODES), make_table(60, SIZES)
+    task = "SEQ_2_SEQ_LM" if architecture == "t5" else "CAUSAL_LM"
+    tuned = peft.get_peft_model(model, peft.PromptTuningConfig(task_type=task, num_virtual_tokens=2)).eval()
+    with pytest.raises(ValueError, match="PROMPT_TUNING"):
+        constrained_beam_search(tuned, **make_prompts(architecture, NUM_CODES), prefix_table=table, num_beams=4)
+
+
 def test_numbers_of_numpy_are_numbers(make_model, make_prompts, make_table):
     model, table, prompts = make_model("qwen2", NUM_CODES), make_table(60, SIZES), make_prompts("qwen2", NUM_CODES)
     expected = constrained_beam_search(model, **prompts, prefix_table=table, num_beams=[3, 4, 5])

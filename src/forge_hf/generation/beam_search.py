@@ -124,7 +124,7 @@ def constrained_beam_search(
     """
     check_type("model", model, nn.Module)
     check_type("prefix_table", prefix_table, PrefixTable)
-    _check_vocabulary(model, prefix_table)
+    _check_model(model, prefix_table)
     return search_tree(
         model,
         input_ids,
@@ -305,7 +305,7 @@ def semantic_id_beam_search(
     num_beams = max(generation_config.num_beams, num_return) if num_beams is None else num_beams
     input_ids = input_ids[::repeats]
     prefix_table = prefix_table.to(input_ids.device)
-    _check_vocabulary(model, prefix_table)
+    _check_model(model, prefix_table)
     plan = _Plan.of(prefix_table, len(input_ids), num_beams, excluded_leaves, normalization, temperature, generator)
     if plan.widths[-1] < num_return:
         raise ValueError(f"`num_return_sequences` is {num_return}, but `num_beams` is {num_beams}.")
@@ -448,8 +448,13 @@ def _children(table: PrefixTable, depth: int, nodes: torch.Tensor) -> tuple[torc
     return parent, torch.arange(len(parent), device=nodes.device) + shift[parent]
 
 
-def _check_vocabulary(model: nn.Module, table: PrefixTable) -> None:
-    """Refuses a table whose tokens the model's output head doesn't have."""
+def _check_model(model: nn.Module, table: PrefixTable) -> None:
+    """Refuses a table whose tokens the output head doesn't have, and tokens that an adapter sets before the input."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise ValueError(
+            f"`model` has an adapter of the type {model.active_peft_config.peft_type.value}, whose virtual tokens a "
+            "search doesn't know. Use LoRA, or another adapter of the weights."
+        )
     last = int(table.token_ids.max())
     vocab_size = len(getattr(model.get_output_embeddings(), "weight", ()))
     if 0 < vocab_size <= last:
