@@ -37,6 +37,10 @@ LETTER = (
     "The semantic IDs are those that the authors of [LETTER](https://huggingface.co/papers/2405.07314) published for "
     "these items, none of forge_hf's own"
 )
+DAS = (
+    "The semantic IDs are those of a DASModel ([DAS](https://huggingface.co/papers/2508.10584)) that aligns sentence "
+    f"embeddings ({ENCODER}) of the items' texts with what users did in the training sequences"
+)
 OWN = (
     f"The semantic IDs are those of [{ORG}/rqvae-beauty](https://huggingface.co/{ORG}/rqvae-beauty), an RQ-VAE on "
     f"sentence embeddings ({ENCODER}) of the items' texts"
@@ -139,6 +143,7 @@ def render() -> dict[Path, str]:
     """The card of each recipe, by the file that it belongs in."""
     recipes = {
         "qwen2-small-beauty": retriever("own", 8, "suffix", [OWN]),
+        "qwen2-small-beauty-das": retriever("das", 16, "suffix", [DAS]),
         "qwen2-small-beauty-letter": retriever("letter", 16, "keep", [LETTER]),
         "rqvae-beauty": rqvae(8),
     }
