@@ -77,10 +77,10 @@ def market_files(tmp_path_factory):
     return folder
 
 
-def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path):
+def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path, run_here):
     pairs = Dataset.from_dict({"left": list(range(1, 100)), "right": list(range(101, 200))})
     pairs.to_parquet(tmp_path / "pairs.parquet")
-    run(
+    run_here(
         "train_rqvae.py", "--preset", "forge", "--embeddings", market_files / "items.safetensors", "--item_ids",
         market_files / "item_ids.json", "--pairs", tmp_path / "pairs.parquet", "--pair_batch_ratio", 0.5,
         "--codebook_sizes", 16, 16, "--num_train_epochs", 2, "--batch_size", 50, "--output_dir", tmp_path / "rqvae",
@@ -91,21 +91,21 @@ def test_train_rqvae_as_forge_on_pairs(market_files, tmp_path):
     assert facts["data"]["num_pairs"] == 99 and facts["training"]["global_step"] == 2 * (6 + 3)
 
 
-def test_mmq_of_two_files(market_files, tmp_path):
+def test_mmq_of_two_files(market_files, tmp_path, run_here):
     embeddings = load_file(market_files / "items.safetensors")["embeddings"]
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     other = Dataset.from_dict({"item_id": (order + 1).tolist(), "embedding": embeddings[order, :5].tolist()})
     other.to_parquet(tmp_path / "other.parquet")
     files = ["--embeddings", market_files / "items.safetensors", tmp_path / "other.parquet"]
     files += ["--item_ids", market_files / "item_ids.json"]
-    run(
+    run_here(
         "train_rqvae.py", "--preset", "mmq", *files, "--num_shared_experts", 1, "--num_specific_experts", 1,
         "--codebook_sizes", 8, 8, 4, "--hidden_sizes", 16, "--codebook_dim", 8, "--num_train_epochs", 2,
         "--batch_size", 100, "--output_dir", tmp_path / "mmq",
     )  # fmt: skip
     facts = json.loads((tmp_path / "mmq" / "run.json").read_text())
     assert facts["data"]["embedding_dim"] == embeddings.shape[1] + 5
-    run("build_catalog.py", "--rqvae", tmp_path / "mmq", *files, "--output_dir", tmp_path / "catalog")
+    run_here("build_catalog.py", "--rqvae", tmp_path / "mmq", *files, "--output_dir", tmp_path / "catalog")
     catalog = SemanticIdCatalog.from_pretrained(tmp_path / "catalog")
     model = AutoModel.from_pretrained(tmp_path / "mmq")
     assert isinstance(model, MMQModel) and model.is_initialized
@@ -113,7 +113,7 @@ def test_mmq_of_two_files(market_files, tmp_path):
     assert catalog.item_ids == list(range(1, 301)) and torch.equal(catalog.codes[:, :3], expected)
 
 
-def test_the_road_from_files_on_two_processes(market_files, tmp_path):
+def test_the_road_from_files_on_two_processes(market_files, tmp_path, run_here):
     items, ids, sequences = (market_files / name for name in ("items.safetensors", "item_ids.json", "sequences.txt"))
     run(
         "train_rqvae.py", "--embeddings", items, "--output_dir", tmp_path / "rqvae", "--codebook_sizes", 16, 16,
@@ -135,7 +135,7 @@ def test_the_road_from_files_on_two_processes(market_files, tmp_path):
     (validation,) = run_facts["metrics"]
 
     output = tmp_path / "scores.json"
-    run(
+    run_here(
         "evaluate_gr.py", "--model", tmp_path / "retriever", "--sequences", sequences, "--embeddings", items,
         "--item_ids", ids, "--split", "validation", "--output", output,
     )  # fmt: skip
@@ -144,30 +144,30 @@ def test_the_road_from_files_on_two_processes(market_files, tmp_path):
     assert scores["scores"]["ours"]["ndcg@10"] == pytest.approx(validation["values"]["ndcg@10"], rel=1e-6)
 
 
-def test_train_rqvae_alone_and_once_more(tmp_path):
+def test_train_rqvae_alone_and_once_more(tmp_path, run_here):
     run("train_rqvae.py", "--tiny", "--output_dir", tmp_path)
     assert RQVAEModel.from_pretrained(tmp_path).is_initialized
     weights = (tmp_path / "model.safetensors").read_bytes()
     steps = sorted(tmp_path.glob("checkpoint-*"))
-    assert "Collision rate" in run("train_rqvae.py", "--tiny", "--output_dir", tmp_path)
+    assert "Collision rate" in run_here("train_rqvae.py", "--tiny", "--output_dir", tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == weights and sorted(tmp_path.glob("checkpoint-*")) == steps
 
 
-def test_tiny(tmp_path):
+def test_tiny(tmp_path, run_here):
     assert "NDCG@10" in run("train_gr.py", "--tiny", "--model", "t5-tiger", "--output_dir", tmp_path / "run")
     assert run("evaluate_gr.py", "--tiny", "--output", tmp_path / "scores.json")
-    moved = run("build_catalog.py", "--tiny", "--on_collision", "knn", "--capacity", 2, "--output_dir", tmp_path)
+    moved = run_here("build_catalog.py", "--tiny", "--on_collision", "knn", "--capacity", 2, "--output_dir", tmp_path)
     assert "collisions: knn" in moved
     assert SemanticIdCatalog.from_pretrained(tmp_path).quality["resolved_max_load"] <= 2
     assert sorted(os.listdir(tmp_path)) == ["run", "scores.json", "semantic_ids.json", "semantic_ids.safetensors"]
 
 
-def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
+def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path, run_here):
     codes = {f"0{i:02d}": (i % 4, i % 8, i) for i in range(16)}  # ids that readers of CSV take for numbers
     lines = ["base62_string,codebook_lv1,codebook_lv2,codebook_lv3", "NA,,,"]
     lines += [",".join(map(str, (item, *code))) for item, code in codes.items()]
     (tmp_path / "item_sid.csv").write_text("\n".join(lines))
-    run(
+    run_here(
         "build_catalog.py", "--codes", tmp_path / "item_sid.csv", "--codebook_sizes", 4, 8, 16, "--on_collision",
         "keep", "--output_dir", tmp_path / "catalog",
     )  # fmt: skip
@@ -182,12 +182,12 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     train.insert(100, train[1] + ",one value too many")  # counted, and left out
     (tmp_path / "train.csv").write_text("\n".join(train))
     (tmp_path / "test.csv").write_text("\n".join(test))
-    run(
+    run_here(
         "train_gr.py", "--rows", tmp_path / "train.csv", "--streaming", "--max_steps", 60, "--catalog",
         tmp_path / "catalog", "--model", "qwen2-small", "--learning_rate", 0.003, "--batch_size", 16,
         "--hidden_dropout", 0, "--output_dir", tmp_path / "gr",
     )  # fmt: skip
-    printed = run(
+    printed = run_here(
         "predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--num_beams", 2, 3, 4,
         "--output", tmp_path / "output.jsonl",
     )  # fmt: skip
@@ -195,12 +195,12 @@ def test_the_road_of_forge_from_its_files_to_its_hit_rates(tmp_path):
     assert [len(row["_generated_new_text_"]) for row in predictions] == [4] * 16
     # One of the two true items is unknown: the best hit rate is one half.
     assert "hit_rate@20 0.5000" in printed, printed
-    again = run("predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--output",
+    again = run_here("predict_gr.py", "--model", tmp_path / "gr", "--rows", tmp_path / "test.csv", "--output",
                 tmp_path / "output.jsonl")  # fmt: skip
     assert "only scored" in again and "hit_rate@20 0.5000" in again
 
 
-def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch):
+def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch, run_here):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     ids = ["NA", "007", *(f"{i}e5" for i in range(198))]
     items = ItemEmbeddings(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), ids)
@@ -210,7 +210,7 @@ def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch):
     pairs = ItemPairs.from_rows(others, [[i, i + 60] for i in range(60)])
     write_contrastive_archive(pairs, tmp_path / "contrastive_data_mask.npz")
     write_item_embeddings(items, tmp_path / "part_01.csv")
-    run(
+    run_here(
         "train_rqvae.py", "--preset", "forge", "--embeddings", tmp_path / "reconstruct_data_mask.npz", "--pairs",
         tmp_path / "contrastive_data_mask.npz", "--codebook_sizes", 16, 16, "--num_train_epochs", 1, "--batch_size",
         50, "--output_dir", tmp_path / "rqvae",
@@ -226,8 +226,8 @@ def test_codes_of_the_files_that_forge_trains_on(tmp_path, monkeypatch):
     assert catalog.item_ids == ids and torch.equal(catalog.original_codes, expected)
 
 
-def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path):
-    one = run("predict_gr.py", "--tiny", "--output", tmp_path / "one.jsonl")
+def test_predict_gr_on_two_processes_writes_what_one_does(tmp_path, run_here):
+    one = run_here("predict_gr.py", "--tiny", "--output", tmp_path / "one.jsonl")
     two = run("predict_gr.py", "--tiny", "--output", tmp_path / "two.jsonl", num_processes=2)
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     assert "2 processes" in two and one.splitlines()[1:] == two.splitlines()[1:] and "hit_rate@1000" in one
